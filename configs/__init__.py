@@ -1,0 +1,1 @@
+"""Experiments as TOML files: values only. Read one with `importlib.resources.files("swannery.configs")`."""

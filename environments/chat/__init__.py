@@ -1,0 +1,5 @@
+"""Conversation: tasks with a user who answers."""
+
+from .guess import Guess
+
+__all__ = ["Guess"]

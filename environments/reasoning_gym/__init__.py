@@ -1,0 +1,1 @@
+"""reasoning-gym's data sets as environments."""
