@@ -1,0 +1,59 @@
+"""Grouped-query attention without positions: over a packed forest, and over a key-value cache.
+
+Order comes from the Mamba layers, so no positional encoding is applied (Nemotron 3).
+"""
+
+# Shapes: N packed tokens, B sequences, s segments, q queries, k keys, H query heads, J key-value heads, D head size.
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .gather import gather_rows
+from .packing import Packing
+
+
+def attention_ref(q_LHD: Tensor, k_LJD: Tensor, v_LJD: Tensor) -> Tensor:
+    """Causal attention over one sequence. Returns [L, H, D]."""
+    L, H, D = q_LHD.shape
+    k_LHD, v_LHD = (t.repeat_interleave(H // k_LJD.shape[1], dim=1) for t in (k_LJD, v_LJD))
+    scores_HLL = torch.einsum("qhd,khd->hqk", q_LHD, k_LHD) / D**0.5
+    future = torch.ones(L, L, dtype=torch.bool, device=q_LHD.device).triu(1)
+    return torch.einsum("hqk,khd->qhd", scores_HLL.masked_fill(future, float("-inf")).softmax(-1), v_LHD)
+
+
+def packed_attention(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, packing: Packing) -> Tensor:
+    """Each token sees its own path: its ancestors' tokens and its segment's up to itself. Returns [N, H * D]."""
+    N, H, D = q_NHD.shape
+    J = k_NJD.shape[1]
+    q_Nx, kv_Nx = q_NHD.reshape(N, -1), torch.cat([k_NJD.reshape(N, -1), v_NJD.reshape(N, -1)], dim=1)
+    outputs, places = [], []
+    for bucket in packing.buckets:
+        s, q = bucket.queries_sq.shape
+        q_sHqD = gather_rows(q_Nx, bucket.queries_sq).view(s, q, H, D).transpose(1, 2)
+        k_sJkD, v_sJkD = gather_rows(kv_Nx, bucket.keys_sk).view(s, -1, 2, J, D).permute(2, 0, 3, 1, 4).unbind(0)
+        y_sHqD = F.scaled_dot_product_attention(q_sHqD, k_sJkD, v_sJkD, attn_mask=bucket.mask_s1qk, enable_gqa=True)
+        outputs.append(y_sHqD.transpose(1, 2).reshape(s * q, H * D))
+        places.append(bucket.queries_sq.reshape(-1))
+    place = torch.cat(places)
+    row_N = torch.empty(N, dtype=torch.int64, device=place.device)
+    real = place >= 0
+    row_N[place[real]] = torch.arange(len(place), device=place.device)[real]
+    return gather_rows(torch.cat(outputs), row_N)
+
+
+def cached_attention(q_BHqD: Tensor, k_BJkD: Tensor, v_BJkD: Tensor, mask_B1qk: Tensor) -> Tensor:
+    """Queries over a cache. `mask_B1qk` is True where a query may see a key. Returns [B, q, H * D]."""
+    y = F.scaled_dot_product_attention(q_BHqD, k_BJkD, v_BJkD, attn_mask=mask_B1qk, enable_gqa=True)
+    return y.transpose(1, 2).flatten(2)
+
+
+def decode_attention(q_BHD: Tensor, k_BJkD: Tensor, v_BJkD: Tensor, bias_Bk: Tensor) -> Tensor:
+    """One query for each of B sequences over a cache; `bias_Bk` is 0 where a key may be seen, -inf elsewhere."""
+    B, H, D = q_BHD.shape
+    J, k = k_BJkD.shape[1:3]
+    scores = (q_BHD.view(B, J, H // J, D) * D**-0.5) @ k_BJkD.transpose(2, 3)
+    scores = scores.add_(bias_Bk.view(B, 1, 1, k)).softmax(-1)
+    return (scores @ v_BJkD).reshape(B, H * D)

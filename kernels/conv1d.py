@@ -1,0 +1,40 @@
+"""The short causal depthwise convolution in front of Mamba-2's scan, with its bias and SiLU.
+
+The chunked form reads each chunk with its K - 1 inputs before it (packing.py finds them, across chunks and parents).
+"""
+
+# Shapes: C chunks, Q tokens of a chunk, K kernel, D channels, B sequences, L tokens.
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) -> Tensor:
+    """Over one sequence from its start. Returns [L, D]."""
+    K = weight_DK.shape[1]
+    y = F.conv1d(F.pad(x_LD.T.unsqueeze(0), (K - 1, 0)), weight_DK.unsqueeze(1), bias_D, groups=x_LD.shape[1])
+    return F.silu(y.squeeze(0).T)
+
+
+def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) -> Tensor:
+    """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]."""
+    K = weight_DK.shape[1]
+    Q = x_CXD.shape[1] - K + 1
+    y = x_CXD[:, :Q] * weight_DK[:, 0]
+    for k in range(1, K):
+        y = y.addcmul(x_CXD[:, k : k + Q], weight_DK[:, k])
+    return F.silu(y if bias_D is None else y + bias_D)
+
+
+def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, inputs_BXD: Tensor) -> Tensor:
+    """One token for each of B sequences; the last K - 1 inputs are moved on in place. Returns [B, D]."""
+    X = inputs_BXD.shape[1]
+    y = x_BD * weight_DK[:, X]
+    for k in range(X):
+        y.addcmul_(inputs_BXD[:, k], weight_DK[:, k])
+    for k in range(X - 1):
+        inputs_BXD[:, k] = inputs_BXD[:, k + 1]
+    inputs_BXD[:, X - 1] = x_BD
+    return F.silu(y if bias_D is None else y.add_(bias_D), inplace=True)

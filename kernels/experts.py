@@ -1,0 +1,107 @@
+"""Mixture-of-experts: the sigmoid router and the experts' grouped matrix products with relu squared.
+
+    scores = sigmoid(x W_g);  chosen = top-k(scores + bias);  gates = scale * scores / sum of the chosen scores
+    y = sum over chosen e of gate_e * W_down_e relu(W_up_e x)^2
+
+The bias only selects (https://arxiv.org/abs/2408.15664); the router is fp32 at least. A recorded choice can be replayed:
+the gates are computed from live scores, so gradients flow (https://arxiv.org/abs/2510.11370).
+"""
+
+# Shapes: N tokens, E experts, K chosen experts of a token, d model, f expert width.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def route(
+    x_Nd: Tensor, weight_Ed: Tensor, bias_E: Tensor, *, top_k: int, scale: float, replay_NK: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gates [N, K] and chosen experts [N, K] of each token. Rows of `replay_NK` that are -1 are routed anew."""
+    precise = torch.promote_types(x_Nd.dtype, torch.float32)
+    scores_NE = torch.sigmoid(F.linear(x_Nd.to(precise), weight_Ed.to(precise)))
+    if replay_NK is None or bool((replay_NK < 0).any()):
+        live_NK = torch.topk(scores_NE.detach() + bias_E, top_k, dim=-1).indices
+        chosen_NK = live_NK if replay_NK is None else torch.where(replay_NK < 0, live_NK, replay_NK)
+    else:
+        chosen_NK = replay_NK
+    picked_NK = scores_NE.gather(1, chosen_NK)
+    return scale * picked_NK / (picked_NK.sum(dim=-1, keepdim=True) + 1e-20), chosen_NK
+
+
+def experts_ref(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:
+    """Token by token, expert by expert."""
+    rows = []
+    for x, gates, chosen in zip(x_Nd, gates_NK, chosen_NK, strict=True):
+        outputs = [g * (down_Edf[e] @ torch.relu(up_Efd[e] @ x) ** 2) for g, e in zip(gates, chosen, strict=True)]
+        rows.append(torch.stack(outputs).sum(0))
+    return torch.stack(rows)
+
+
+def experts(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:
+    """`experts_ref` as two grouped matrix products over the tokens sorted by expert."""
+    K = chosen_NK.shape[1]
+    flat = chosen_NK.reshape(-1)
+    order = flat.argsort(stable=True)
+    ends_E = torch.bincount(flat, minlength=up_Efd.shape[0]).cumsum(0)
+    y = _Experts.apply(x_Nd, gates_NK.reshape(-1, 1).to(x_Nd.dtype), up_Efd, down_Edf, order, ends_E, K)
+    return y  # type: ignore[no-any-return]
+
+
+def _grouped(x_Md: Tensor, weight_Edf: Tensor, ends_E: Tensor) -> Tensor:
+    """x rows of expert e times weight[e]: torch's grouped product, or a loop where it has no kernel (float64)."""
+    if x_Md.dtype in (torch.float32, torch.bfloat16) and x_Md.shape[0] < 4096 or x_Md.is_cuda:
+        return F.grouped_mm(x_Md, weight_Edf, offs=ends_E.to(torch.int32))
+    out = x_Md.new_empty(x_Md.shape[0], weight_Edf.shape[2])
+    start = 0
+    for e, end in enumerate(ends_E.tolist()):
+        torch.mm(x_Md[start:end], weight_Edf[e], out=out[start:end])
+        start = end
+    return out
+
+
+def _grouped_outer(a_Md: Tensor, b_Mf: Tensor, ends_E: Tensor) -> Tensor:
+    """a^T b over the rows of each expert: the gradient of a grouped product's weights."""
+    out = a_Md.new_empty(len(ends_E), a_Md.shape[1], b_Mf.shape[1])
+    start = 0
+    for e, end in enumerate(ends_E.tolist()):
+        torch.mm(a_Md[start:end].T, b_Mf[start:end], out=out[e])
+        start = end
+    return out
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x_Nd: Tensor, gates_M1: Tensor, up: Tensor, down: Tensor, order: Tensor, ends: Tensor, K: int
+    ) -> Tensor:
+        token_M = order.div(K, rounding_mode="floor")
+        x_Md = x_Nd.index_select(0, token_M)
+        pre_Mf = _grouped(x_Md, up.transpose(1, 2), ends)
+        act_Mf = torch.relu(pre_Mf).square_()
+        out_Md = _grouped(act_Mf, down.transpose(1, 2), ends)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf, out_Md)
+            ctx.K = K
+        rows = out_Md.index_select(0, inverse).mul_(gates_M1)
+        return rows.view(-1, K, x_Nd.shape[1]).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_Nd: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf, out_Md = ctx.saved_tensors
+        token_M = order.div(ctx.K, rounding_mode="floor")
+        grad_Md = grad_Nd.index_select(0, token_M)
+        grad_gates = torch.linalg.vecdot(grad_Md, out_Md).index_select(0, inverse).unsqueeze(1)
+        grad_Md = grad_Md.mul_(gates_M1.index_select(0, order))
+        relu_Mf = torch.relu(pre_Mf)
+        grad_down = _grouped_outer(grad_Md, relu_Mf.square(), ends) if ctx.needs_input_grad[3] else None
+        grad_pre = _grouped(grad_Md, down, ends).mul_(relu_Mf).mul_(2)
+        grad_up = _grouped_outer(grad_pre, x_Md, ends) if ctx.needs_input_grad[2] else None
+        grad_x = _grouped(grad_pre, up, ends).index_select(0, inverse).view(-1, ctx.K, x_Md.shape[1]).sum(1)
+        return grad_x, grad_gates, grad_up, grad_down, None, None, None

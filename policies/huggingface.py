@@ -1,0 +1,83 @@
+"""The published `nemotron_h` layout: our shape from its configuration, our weights from its names and back.
+
+Source of the names: transformers `models/nemotron_h`. Checkpoints older than transformers 5 say `backbone.` and keep each
+expert apart; both are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import HybridConfig
+
+_KINDS = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "moe": "E", "mlp": "-"}
+_EXPERT = re.compile(r"(.*\.mixer\.experts)\.(\d+)\.(up_proj|down_proj)\.weight")
+
+
+def config_from_nemotron_h(published: Mapping[str, Any]) -> HybridConfig:
+    """Our configuration of a published one (its config.json as a dict). Raises ValueError on what we do not have yet."""
+    pattern = published.get("hybrid_override_pattern") or "".join(_KINDS[k] for k in published["layers_block_type"])
+    unsupported = {
+        "moe_latent_size": (None,),
+        "n_group": (1,),
+        "topk_group": (1,),
+        "use_bias": (False,),
+        "mlp_bias": (False,),
+        "attention_bias": (False,),
+        "tie_word_embeddings": (False,),
+        "norm_topk_prob": (True,),
+        "use_conv_bias": (True,),
+    }
+    for key, accepted in unsupported.items():
+        if key in published and published[key] not in accepted:
+            raise ValueError(f"nemotron_h with {key}={published[key]!r} is not supported; {key}={accepted[0]!r} is")
+    return HybridConfig(
+        pattern=pattern,
+        vocab_size=published["vocab_size"],
+        hidden_size=published["hidden_size"],
+        mamba_num_heads=published["mamba_num_heads"],
+        mamba_head_dim=published["mamba_head_dim"],
+        mamba_num_groups=published["n_groups"],
+        ssm_state_size=published["ssm_state_size"],
+        conv_kernel=published["conv_kernel"],
+        chunk_size=published["chunk_size"],
+        time_step_min=published["time_step_min"],
+        time_step_max=published["time_step_max"],
+        num_attention_heads=published["num_attention_heads"],
+        num_key_value_heads=published["num_key_value_heads"],
+        head_dim=published["head_dim"],
+        num_experts=published["n_routed_experts"],
+        experts_per_token=published["num_experts_per_tok"],
+        expert_size=published["moe_intermediate_size"],
+        shared_expert_size=published["moe_shared_expert_intermediate_size"],
+        routed_scaling_factor=float(published["routed_scaling_factor"]),
+        mlp_size=published["intermediate_size"],
+        norm_eps=published["layer_norm_epsilon"],
+    )
+
+
+def weights_from_nemotron_h(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published weights under our names: the prefix falls away and single experts are stacked."""
+    weights: dict[str, Tensor] = {}
+    single: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in published.items():
+        name = re.sub(r"^(model|backbone)\.", "", name)
+        if name.startswith("mtp."):
+            continue
+        if match := _EXPERT.fullmatch(name):
+            single.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
+        else:
+            weights[name] = tensor
+    for name, tensors in single.items():
+        weights[name] = torch.stack([tensors[e] for e in range(len(tensors))])
+    return weights
+
+
+def weights_to_nemotron_h(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights under transformers' names."""
+    return {name if name.startswith("lm_head.") else f"model.{name}": tensor for name, tensor in weights.items()}

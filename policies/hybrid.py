@@ -1,0 +1,164 @@
+"""HybridModel: the Mamba-Transformer mixture-of-experts language model, `h <- h + Mixer(RMSNorm(h))` a layer.
+
+    forward(ids, packing)                 training: packed segments, a forest
+    forward(ids, packing, cache, slots)   prefill: segments continue cached sequences
+    step(ids, cache)                      decoding: one token for each of the first B slots
+
+All three give the hidden states before the head and the experts that were chosen, so that a caller computes logits only
+where it needs them and can replay the routes.
+"""
+
+# Shapes: N packed tokens, B sequences, S segments, d model, E mixture-of-experts layers, K experts of a token, V vocabulary.
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.linear_logprobs import linear_logprobs
+from ..kernels.packing import Packing
+from .cache import Cache
+from .config import HybridConfig
+from .mixers import MLP, Attention, Mamba2, MoE, RMSNorm
+
+
+class Layer(nn.Module):
+    def __init__(self, config: HybridConfig, letter: str) -> None:
+        super().__init__()
+        self.letter = letter
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mixer: nn.Module = {
+            "M": lambda: Mamba2(config),
+            "*": lambda: Attention(config),
+            "E": lambda: MoE(config),
+            "-": lambda: MLP(config.hidden_size, config.mlp_size),
+        }[letter]()
+
+
+class HybridModel(nn.Module):
+    """Untied embeddings, the layers of `config.pattern`, a final norm and a head."""
+
+    def __init__(self, config: HybridConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, letter) for letter in config.pattern)
+        self.norm_f = RMSNorm(config.hidden_size, config.norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.reset_parameters(seed)
+
+    @torch.no_grad()
+    def reset_parameters(self, seed: int) -> None:
+        """Normal weights; the projections that write to the residual stream are scaled by layers^-0.5."""
+        generator = torch.Generator().manual_seed(seed)
+        std = self.config.init_std or 0.9 * self.config.hidden_size**-0.5
+        for name, parameter in self.named_parameters():
+            if parameter.is_meta or parameter.dim() < 2:
+                continue
+            writes = name.endswith(("out_proj.weight", "o_proj.weight", "down_proj.weight", "down_proj"))
+            parameter.normal_(0.0, std * (len(self.layers) ** -0.5 if writes else 1.0), generator=generator)
+        self.embeddings.weight.normal_(0.0, self.config.embedding_std, generator=generator)
+        for layer in self.layers:
+            if isinstance(layer.mixer, Mamba2):
+                layer.mixer.reset_parameters(generator)
+
+    def forward(
+        self,
+        ids_N: Tensor,
+        packing: Packing,
+        *,
+        routes_NEK: Tensor | None = None,
+        cache: Cache | None = None,
+        slots_S: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, d] and routes [N, E, K]. With a cache, its slots are continued and their lengths grow."""
+        h_Nd = F.embedding(ids_N, self.embeddings.weight)
+        routes: list[Tensor] = []
+        past_S = cache.lengths_B[slots_S] if cache is not None else None
+        for index, layer in enumerate(self.layers):
+            x_Nd, mixer = layer.norm(h_Nd), layer.mixer
+            if isinstance(mixer, Mamba2):
+                y_Nd = mixer(x_Nd, packing, cache.mamba(index) if cache is not None else None, slots_S)
+            elif isinstance(mixer, Attention):
+                if cache is None:
+                    y_Nd = mixer(x_Nd, packing)
+                else:
+                    assert slots_S is not None and past_S is not None
+                    y_Nd = mixer.extend(x_Nd, packing, cache.attention(index), slots_S, past_S)
+            elif isinstance(mixer, MoE):
+                replay_NK = None if routes_NEK is None else routes_NEK[:, len(routes)]
+                y_Nd, chosen_NK = mixer(x_Nd, replay_NK)
+                routes.append(chosen_NK)
+            else:
+                y_Nd = mixer(x_Nd)
+            h_Nd = h_Nd + y_Nd
+        if cache is not None:
+            assert past_S is not None
+            cache.lengths_B[slots_S] = past_S + torch.tensor(packing.lengths)
+        return self.norm_f(h_Nd), self._stack(routes, len(ids_N))
+
+    def step(self, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, d] and routes [B, E, K] for one more token in each of the cache's first B slots."""
+        B = len(ids_B)
+        lengths_B = cache.lengths_B[:B]
+        longest = int(lengths_B.max()) + 1
+        h_Bd = F.embedding(ids_B, self.embeddings.weight)
+        places = (torch.arange(B), lengths_B)
+        beyond_Bk = torch.arange(longest)[None] > lengths_B[:, None]
+        bias_Bk = torch.zeros(B, longest, dtype=h_Bd.dtype).masked_fill_(beyond_Bk, float("-inf"))
+        routes: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            x_Bd, mixer = layer.norm(h_Bd), layer.mixer
+            if isinstance(mixer, Mamba2):
+                h_Bd += mixer.step(x_Bd, cache.mamba(index).front(B))
+            elif isinstance(mixer, Attention):
+                h_Bd += mixer.step(x_Bd, cache.attention(index), places, bias_Bk)
+            elif isinstance(mixer, MoE):
+                y_Bd, chosen_BK = mixer(x_Bd)
+                routes.append(chosen_BK)
+                h_Bd += y_Bd
+            else:
+                h_Bd += mixer(x_Bd)
+        lengths_B += 1
+        return self.norm_f(h_Bd), self._stack(routes, B)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.lm_head.weight)
+
+    def logprobs(self, hidden_Nd: Tensor, targets_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of each target and the entropy of its distribution, without keeping the logits."""
+        return linear_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N)
+
+    def routers(self) -> list[MoE]:
+        return [cast(MoE, layer.mixer) for layer in self.layers if isinstance(layer.mixer, MoE)]
+
+    @torch.no_grad()
+    def balance(self, routes_NEK: Tensor, rate: float) -> float:
+        """Move each selection bias towards even loads (https://arxiv.org/abs/2408.15664) and return MaxVio, the worst
+        layer's max load / mean load - 1. `routes_NEK` is the choice of a whole optimizer step's tokens."""
+        worst = 0.0
+        for index, moe in enumerate(self.routers()):
+            loads_E = torch.bincount(routes_NEK[:, index].reshape(-1), minlength=self.config.num_experts).float()
+            moe.gate.e_score_correction_bias += rate * torch.sign(loads_E.mean() - loads_E)
+            worst = max(worst, float(loads_E.max() / loads_E.mean()) - 1)
+        return worst
+
+    def _stack(self, routes: list[Tensor], num_tokens: int) -> Tensor:
+        if not routes:
+            return torch.zeros(num_tokens, 0, self.config.experts_per_token, dtype=torch.int64)
+        return torch.stack(routes, dim=1)
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """A name for weights: the hash of every tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

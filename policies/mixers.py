@@ -1,0 +1,223 @@
+"""The four mixers of a hybrid layer. Each has two forms that compute the same function:
+
+    forward(x_Nd, packing, ...)   all tokens of packed segments at once: training and prefill
+    step(x_Bd, state)             one token for each of B sequences: decoding
+
+Parameter names are those of transformers' `nemotron_h`, so its weights load by name.
+"""
+
+# Shapes: N packed tokens, B sequences, S segments, C chunks, Q tokens of a chunk, d model, H heads, P head size,
+# G groups, n state size, E experts, K experts of a token.
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.attention import cached_attention, decode_attention, packed_attention
+from ..kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
+from ..kernels.experts import experts, route
+from ..kernels.gather import gather_rows
+from ..kernels.norm import gated_rms_norm, rms_norm
+from ..kernels.packing import Packing
+from ..kernels.ssd import ssd_chunks, ssd_step
+from .cache import AttentionState, MambaState
+from .config import HybridConfig
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Mamba2(nn.Module):
+    """Mamba-2 (https://arxiv.org/abs/2405.21060): projection, short convolution, scan, gate, norm, projection."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.in_proj = nn.Linear(c.hidden_size, c.mamba_size + c.conv_size + c.mamba_num_heads, bias=False)
+        self.conv1d = nn.Conv1d(c.conv_size, c.conv_size, c.conv_kernel, groups=c.conv_size)
+        self.dt_bias = nn.Parameter(torch.empty(c.mamba_num_heads))
+        self.A_log = nn.Parameter(torch.empty(c.mamba_num_heads))
+        self.D = nn.Parameter(torch.empty(c.mamba_num_heads))
+        self.norm = RMSNorm(c.mamba_size, c.norm_eps)
+        self.out_proj = nn.Linear(c.mamba_size, c.hidden_size, bias=False)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """A = -1, -2, ... by head; steps log-uniform in [time_step_min, time_step_max]."""
+        c = self.config
+        self.A_log.copy_(torch.log(torch.arange(1, c.mamba_num_heads + 1)))
+        self.D.fill_(1.0)
+        low, high = math.log(c.time_step_min), math.log(c.time_step_max)
+        dt = torch.exp(torch.rand(c.mamba_num_heads, generator=generator) * (high - low) + low).clamp(min=1e-4)
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        bound = c.conv_kernel**-0.5
+        self.conv1d.weight.uniform_(-bound, bound, generator=generator)
+        nn.init.zeros_(self.conv1d.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, x_Nd: Tensor, packing: Packing, state: MambaState | None = None, slots_S: Tensor | None = None
+    ) -> Tensor:
+        """With a state, segment s continues the sequence in slot slots_S[s] and leaves its own state there."""
+        c = self.config
+        z_Nx, xBC_Nx, dt_NH = self._project(x_Nd)
+        taps_CX, rows = packing.taps_CX, torch.cat([xBC_Nx, dt_NH], dim=1)
+        initial = None
+        if state is None:
+            taps_CX = torch.where(taps_CX < packing.num_tokens, taps_CX, -1)  # sequences begin with zeros
+        else:
+            inputs = state.inputs_BXD[slots_S]
+            rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
+            initial = state.state_BHPN[slots_S]
+        gathered_CXx = gather_rows(rows, taps_CX)
+        xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self.conv1d.bias)
+        dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
+        dt_CQH = (F.softplus(dt_CQH + self.dt_bias)).clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
+        x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
+        y_CQHP, after_CHPn = ssd_chunks(
+            x_CQHP, dt_CQH, -torch.exp(self.A_log), B_CQGn, C_CQGn, packing.levels, initial
+        )
+        y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
+        y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
+        if state is not None:
+            state.state_BHPN[slots_S] = after_CHPn[packing.last_chunk_S].to(state.state_BHPN.dtype)
+            state.inputs_BXD[slots_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
+        return self.out_proj(gated_rms_norm(y_Nx, z_Nx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
+
+    def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
+        c = self.config
+        z_Bx, xBC_Bx, dt_BH = self._project(x_Bd)
+        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self.conv1d.bias, state.inputs_BXD)
+        dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
+        x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
+        y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_BHPN)
+        y_Bx = y_BHP.addcmul_(x_BHP, self.D.unsqueeze(1)).reshape(-1, c.mamba_size)
+        return self.out_proj(gated_rms_norm(y_Bx, z_Bx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
+
+    @property
+    def _taps(self) -> Tensor:
+        return self.conv1d.weight.squeeze(1)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        c = self.config
+        return self.in_proj(x).split([c.mamba_size, c.conv_size, c.mamba_num_heads], dim=-1)
+
+    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        size = c.mamba_num_groups * c.ssm_state_size
+        x, B, C = xBC.split([c.mamba_size, size, size], dim=-1)
+        groups = (c.mamba_num_groups, c.ssm_state_size)
+        return x.unflatten(-1, (c.mamba_num_heads, c.mamba_head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; order comes from the Mamba layers, so there are no positions."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.q_proj = nn.Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=False)
+        self.k_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=False)
+        self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=False)
+        self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=False)
+
+    def forward(self, x_Nd: Tensor, packing: Packing) -> Tensor:
+        return self.o_proj(packed_attention(*self._project(x_Nd), packing))
+
+    def extend(
+        self, x_Nd: Tensor, packing: Packing, state: AttentionState, slots_S: Tensor, past_S: Tensor
+    ) -> Tensor:
+        """Prefill: segment s follows past_S[s] cached tokens of its slot, and joins them."""
+        q_NHD, k_NJD, v_NJD = self._project(x_Nd)
+        lengths_S = torch.tensor(packing.lengths)
+        segment_N = torch.repeat_interleave(lengths_S)
+        offset_N = torch.arange(packing.num_tokens) - (lengths_S.cumsum(0) - lengths_S)[segment_N]
+        state.keys_BJTD[slots_S[segment_N], :, past_S[segment_N] + offset_N] = k_NJD
+        state.values_BJTD[slots_S[segment_N], :, past_S[segment_N] + offset_N] = v_NJD
+        q_Sqx = q_NHD.new_zeros(len(lengths_S), max(packing.lengths), *q_NHD.shape[1:])
+        q_Sqx[segment_N, offset_N] = q_NHD
+        longest = int((past_S + lengths_S).max())
+        last_seen = past_S[:, None] + torch.arange(max(packing.lengths))
+        mask = torch.arange(longest)[None, None] <= last_seen[:, :, None]
+        keys, values = state.keys_BJTD[slots_S, :, :longest], state.values_BJTD[slots_S, :, :longest]
+        y_Sqx = cached_attention(q_Sqx.transpose(1, 2), keys, values, mask.unsqueeze(1))
+        return self.o_proj(y_Sqx[segment_N, offset_N])
+
+    def step(self, x_Bd: Tensor, state: AttentionState, places: tuple[Tensor, Tensor], bias_Bk: Tensor) -> Tensor:
+        """`places` are (row, position) of each new token; `bias_Bk` hides what lies beyond each row's length."""
+        B, k = bias_Bk.shape
+        q_BHD, k_BJD, v_BJD = self._project(x_Bd)
+        state.keys_BJTD[places[0], :, places[1]] = k_BJD
+        state.values_BJTD[places[0], :, places[1]] = v_BJD
+        return self.o_proj(decode_attention(q_BHD, state.keys_BJTD[:B, :, :k], state.values_BJTD[:B, :, :k], bias_Bk))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        heads = (c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads)
+        q, k, v = (t.unflatten(-1, (h, c.head_dim)) for t, h in zip((q, k, v), heads, strict=True))
+        return q, k, v
+
+
+class MLP(nn.Module):
+    """W_down relu(W_up x)^2."""
+
+    def __init__(self, hidden_size: int, size: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(hidden_size, size, bias=False)
+        self.down_proj = nn.Linear(size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(torch.relu(self.up_proj(x)).square())
+
+
+class Router(nn.Module):
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.num_experts))
+        self.e_score_correction_bias: Tensor
+
+
+class Experts(nn.Module):
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        c = config
+        self.up_proj = nn.Parameter(torch.empty(c.num_experts, c.expert_size, c.hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(c.num_experts, c.hidden_size, c.expert_size))
+
+
+class MoE(nn.Module):
+    """Routed experts beside one shared expert."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_experts = MLP(config.hidden_size, config.shared_expert_size)
+
+    def forward(self, x_Nd: Tensor, replay_NK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The output and the experts that were chosen. `replay_NK` holds a recorded choice, -1 where there is none."""
+        gates_NK, chosen_NK = route(
+            x_Nd,
+            self.gate.weight,
+            self.gate.e_score_correction_bias,
+            top_k=self.config.experts_per_token,
+            scale=self.config.routed_scaling_factor,
+            replay_NK=replay_NK,
+        )
+        routed = experts(x_Nd, gates_NK, chosen_NK, self.experts.up_proj, self.experts.down_proj)
+        return routed + self.shared_experts(x_Nd), chosen_NK
