@@ -35,6 +35,8 @@ class Env(gymnasium.Env[Observation, Turn]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     system: str = ""
     limits: Limits = Limits()
+    prompt_identifies_task: bool = True
+    """False where tasks share a prompt and differ in what is hidden: held-out splits then differ by seed alone."""
     tools: ClassVar[Mapping[str, Tool]] = {}
     rewards: ClassVar[tuple[Reward, ...]] = ()
     awaits: ClassVar[bool] = False

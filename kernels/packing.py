@@ -66,7 +66,10 @@ class Packing:
         num_buckets: int = 4,
         device: torch.device | str = "cpu",
     ) -> Packing:
-        """Plan segments of `lengths` tokens that lie one after another; `parents[s]` is an earlier segment or -1."""
+        """Plan segments of `lengths` tokens that lie one after another; `parents[s]` is an earlier segment or -1.
+
+        With `num_buckets=0` attention is not planned: prefill attends to a cache instead.
+        """
         parents = tuple(parents) if parents is not None else (-1,) * len(lengths)
         lengths = tuple(int(n) for n in lengths)
         if not lengths or min(lengths) < 1 or len(parents) != len(lengths):
@@ -90,7 +93,9 @@ class Packing:
             buckets=tuple(
                 AttentionBucket(*(to(array) for array in bucket))
                 for bucket in _attention_plan(lengths, parents, starts, num_buckets)
-            ),
+            )
+            if num_buckets
+            else (),
         )
 
 

@@ -25,6 +25,7 @@ class Guess(Env):
     """The range is 1 to `largest`; the number of guesses is `limits.max_turns`."""
 
     careless = 0.4
+    prompt_identifies_task = False
 
     def __init__(self, *, largest: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,0 +1,132 @@
+"""TrainBatch: trajectories packed into one row, a group's common prompt computed once.
+
+A group becomes a small tree: the prompt without its last token, and a segment for each rollout that begins with that last
+token (it predicts the rollout's first). Only tokens that are trained carry streams; the denominators are those of the whole
+optimizer step, so micro-batches simply add up.
+"""
+
+# Shapes: N packed tokens, T trained tokens, E mixture-of-experts layers, K experts of a token.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBatch:
+    """Plain arrays. `positions_T` are the packed tokens that predict `targets_T`."""
+
+    token_ids_N: np.ndarray
+    routes_NEK: np.ndarray | None
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+    positions_T: np.ndarray
+    targets_T: np.ndarray
+    advantages_T: np.ndarray
+    rollout_logprobs_T: np.ndarray
+    weights_T: np.ndarray
+    temperatures_T: np.ndarray
+    versions_T: np.ndarray
+    num_trained_tokens: float
+    """The weight of all trained tokens of the optimizer step, not of this batch alone."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A trajectory and the advantage of its tokens."""
+
+    trajectory: Trajectory
+    advantage: float
+
+
+def total_weight(samples: Iterable[Sample]) -> float:
+    """The denominator of an optimizer step: trained tokens, a branch's at 1 / branches."""
+    return float(sum(s.trajectory.num_sampled / s.trajectory.num_branches for s in samples))
+
+
+def pack(groups: Sequence[Sequence[Sample]], num_trained_tokens: float, *, with_routes: bool = True) -> TrainBatch:
+    """Pack groups of samples. Samples of a group that begin alike share their prompt."""
+    packer = _Packer(with_routes)
+    for samples in groups:
+        packer.add_group(samples)
+    return packer.finish(num_trained_tokens)
+
+
+def micro_batches(groups: Sequence[Sequence[Sample]], max_tokens: int) -> list[list[Sequence[Sample]]]:
+    """Groups split, in order, into batches of at most `max_tokens` tokens where a group allows it."""
+    batches: list[list[Sequence[Sample]]] = []
+    room = 0
+    for group in groups:
+        size = sum(len(sample.trajectory.token_ids) for sample in group)
+        if not batches or size > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(group)
+        room -= size
+    return batches
+
+
+class _Packer:
+    def __init__(self, with_routes: bool) -> None:
+        self.with_routes = with_routes
+        self.ids: list[np.ndarray] = []
+        self.routes: list[np.ndarray] = []
+        self.lengths: list[int] = []
+        self.parents: list[int] = []
+        self.streams: list[tuple[np.ndarray, ...]] = []
+        self.num_tokens = 0
+
+    def add_group(self, samples: Sequence[Sample]) -> None:
+        prompts = [sample.trajectory.segments[0].token_ids for sample in samples]
+        shared = len(prompts[0]) - 1 if len(prompts) > 1 else 0
+        if any(len(p) != len(prompts[0]) or not np.array_equal(p, prompts[0]) for p in prompts[1:]):
+            shared = 0
+        parent = -1
+        if shared:
+            first = samples[0].trajectory
+            self._segment(first.token_ids[:shared], first.routes[:shared], -1)
+            parent = len(self.lengths) - 1
+        for sample in samples:
+            self._sample(sample, shared, parent)
+
+    def _segment(self, ids: np.ndarray, routes: np.ndarray, parent: int) -> None:
+        self.ids.append(ids)
+        self.routes.append(routes)
+        self.lengths.append(len(ids))
+        self.parents.append(parent)
+        self.num_tokens += len(ids)
+
+    def _sample(self, sample: Sample, shared: int, parent: int) -> None:
+        trajectory = sample.trajectory
+        ids, start = trajectory.token_ids, self.num_tokens
+        self._segment(ids[shared:-1], trajectory.routes[shared:], parent)
+        trained = np.flatnonzero(trajectory.trained)  # at least 1: the first token is always given
+        count = len(trained)
+        self.streams.append(
+            (
+                start + trained - 1 - shared,
+                ids[trained],
+                np.full(count, sample.advantage, np.float32),
+                trajectory.logprobs[trained],
+                np.full(count, 1 / trajectory.num_branches, np.float32),
+                trajectory.temperatures[trained],
+                trajectory.policy_versions[trained],
+            )
+        )
+
+    def finish(self, num_trained_tokens: float) -> TrainBatch:
+        streams = [np.concatenate(stream) for stream in zip(*self.streams, strict=True)]
+        names = ("positions_T", "targets_T", "advantages_T", "rollout_logprobs_T", "weights_T", "temperatures_T", "versions_T")
+        return TrainBatch(
+            token_ids_N=np.concatenate(self.ids),
+            routes_NEK=np.concatenate(self.routes).astype(np.int64) if self.with_routes else None,
+            lengths=tuple(self.lengths),
+            parents=tuple(self.parents),
+            num_trained_tokens=num_trained_tokens,
+            **dict(zip(names, streams, strict=True)),
+        )

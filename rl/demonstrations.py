@@ -1,0 +1,119 @@
+"""Demonstrations: episodes played by an environment's demonstrator or oracle, as trajectories to be imitated.
+
+The policy's words are marked as sampled, so supervised fine-tuning is the same packing and the same learner with another
+loss. A share of the reasoning is cut at a random budget and closed as the engine would close it (those tokens untrained)
+before the demonstrator's own answer: so a policy learns to answer from unfinished thought (Nemotron 3 Nano, 3 % of traces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from ..environments import Env
+from ..messages import Turn
+from ..policies.rendering import ChatRenderer
+from ..policies.sampling import stream_seed
+from ..policies.tokenizer import TextRecorder
+from .trajectory import Segment, Trajectory, TurnRecord
+
+Demonstrator = Literal["demonstrator", "oracle"]
+
+
+def demonstrate(
+    env: Env,
+    env_id: str,
+    seed: int,
+    renderer: ChatRenderer,
+    *,
+    by: Demonstrator = "demonstrator",
+    budgets: tuple[int | None, ...] | None = None,
+    cut_share: float = 0.0,
+) -> Trajectory:
+    """One episode of `env` on the task of `seed`. Reasoning is off where a sampled budget is 0."""
+    rng = np.random.default_rng(seed)
+    budgets = budgets or env.limits.reasoning_budgets
+    budget = budgets[int(rng.integers(len(budgets)))]
+    reasoning = budget != 0
+    messages, _ = env.reset(seed=seed)
+    prompt = renderer.open(messages, [tool.schema for tool in env.tools.values()], reasoning=reasoning)
+    segments, turns, length = [Segment.given(prompt, 0)], [], len(prompt)
+    while True:
+        number = env.num_turns
+        turn = env.oracle() if by == "oracle" else env.demonstrate(rng)
+        cut = reasoning and budget is not None and rng.random() < cut_share
+        segment = _cut(turn, renderer, rng, number) if cut else _whole(turn, renderer, number, reasoning)
+        said, _, terminated, truncated, info = env.step(turn)
+        segments.append(segment)
+        start, length = length, length + len(segment.token_ids)
+        turns.append(
+            TurnRecord(
+                start=start,
+                end=length,
+                rewards=info["rewards"],
+                budget=budget,
+                num_reasoning_tokens=0,
+                budget_hit=cut,
+                num_tool_calls=len(turn.tool_calls),
+            )
+        )
+        if terminated or truncated:
+            break
+        delta = renderer.extend(said, reasoning=reasoning)
+        if delta is None:
+            raise ValueError("demonstrations need a renderer that keeps past reasoning")
+        segments.append(Segment.given(delta, number + 1))
+        length += len(delta)
+    assert env.outcome is not None
+    return Trajectory(
+        env_id=env_id,
+        task_seed=seed,
+        group=0,
+        rollout=0,
+        segments=tuple(segments),
+        turns=tuple(turns),
+        outcome=env.outcome,
+        routes=np.zeros((length - 1, 0, 0), np.uint8),
+        messages=tuple(env.transcript),
+    )
+
+
+def training_text(envs: Mapping[str, Env], num_episodes: int) -> list[str]:
+    """Every piece of text in the demonstrated episodes of environments: what their tokenizer is trained on."""
+    recorder = TextRecorder()
+    renderer = ChatRenderer(recorder)
+    for env_id, env in envs.items():
+        for number in range(num_episodes):
+            demonstrate(env, env_id, stream_seed("tokenizer", env_id, number) % 2**32, renderer)
+    return recorder.pieces
+
+
+def _whole(turn: Turn, renderer: ChatRenderer, number: int, reasoning: bool) -> Segment:
+    return _said(renderer.completion(turn, reasoning=reasoning), number)
+
+
+def _cut(turn: Turn, renderer: ChatRenderer, rng: np.random.Generator, number: int) -> Segment:
+    """The reasoning up to a random token, the forced closing, then the turn's own words."""
+    ids = renderer.completion(turn)
+    end = ids.index(renderer.think_end_id)
+    keep = int(rng.integers(end)) if end else 0
+    closing = renderer.closing_ids()
+    after = ids[end + len(closing) - closing.index(renderer.think_end_id) :]
+    ids = [*ids[:keep], *closing, *after]
+    segment = _said(ids, number)
+    segment.forced[keep : keep + len(closing)] = True
+    return segment
+
+
+def _said(ids: list[int], number: int) -> Segment:
+    n = len(ids)
+    return Segment(
+        token_ids=np.array(ids, np.int64),
+        sampled=True,
+        turn=number,
+        forced=np.zeros(n, bool),
+        logprobs=np.zeros(n, np.float32),
+        policy_versions=np.full(n, -1, np.int32),
+    )

@@ -1,0 +1,171 @@
+"""The learner: logprobs of packed tokens, one optimizer step, its state. It knows no algorithm beyond the loss it is given.
+
+Routes recorded by the engine are replayed, so the learner scores the very distribution that was sampled; the difference of
+each token's log-probability is measured wherever the weights are still those that sampled it.
+"""
+
+# Shapes: N packed tokens, T trained tokens, E mixture-of-experts layers, K experts of a token.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels.packing import Packing
+from ..policies.hybrid import HybridModel
+from .batch import TrainBatch
+from .losses import clipped_surrogate, token_mean_loss
+from .muon import Muon
+
+Loss = Callable[[Tensor, "Streams"], Tensor]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """A TrainBatch's per-token streams as tensors."""
+
+    advantages_T: Tensor
+    rollout_logprobs_T: Tensor
+    weights_T: Tensor
+    num_trained_tokens: float
+
+    @staticmethod
+    def of(batch: TrainBatch, dtype: torch.dtype) -> Streams:
+        to = lambda array: torch.from_numpy(array).to(dtype)  # noqa: E731
+        return Streams(
+            to(batch.advantages_T), to(batch.rollout_logprobs_T), to(batch.weights_T), batch.num_trained_tokens
+        )
+
+
+def negative_log_likelihood(logprobs_T: Tensor, streams: Streams) -> Tensor:
+    """The loss of supervised fine-tuning."""
+    return token_mean_loss(logprobs_T, streams.weights_T, num_trained_tokens=streams.num_trained_tokens)
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """GRPO's clipped surrogate; the rollout's logprobs are the old ones, since engine and learner agree (law 3)."""
+
+    clip_low: float
+    clip_high: float
+
+    def __call__(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
+        objective_T = clipped_surrogate(
+            logprobs_T,
+            streams.rollout_logprobs_T,
+            streams.advantages_T,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+        )
+        return token_mean_loss(objective_T, streams.weights_T, num_trained_tokens=streams.num_trained_tokens)
+
+
+@dataclass
+class StepMetrics:
+    """What one optimizer step says of itself."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    entropy: float = 0.0
+    num_trained_tokens: int = 0
+    num_packed_tokens: int = 0
+    clipped_fraction: float = 0.0
+    mismatch: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """|engine - learner| log-probability of each token whose weights are unchanged since it was sampled."""
+    skipped: bool = False
+
+
+class Learner:
+    """Owns the weights and the optimizers. `version` counts optimizer steps taken in reinforcement learning."""
+
+    def __init__(self, model: HybridModel, *, optimizer: str, lr: float, grad_clip: float = 1.0, train_routers: bool) -> None:
+        self.model, self.grad_clip = model, grad_clip
+        self.train_routers = train_routers
+        for moe in model.routers():
+            moe.gate.weight.requires_grad_(train_routers)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        outer = ("embeddings.weight", "lm_head.weight", "gate.weight")
+        matrices = [p for n, p in trained.items() if p.dim() >= 2 and not n.endswith((*outer, "conv1d.weight"))]
+        rest = [p for n, p in trained.items() if p.dim() < 2 or n.endswith((*outer, "conv1d.weight"))]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        if optimizer == "muon":
+            self.optimizers.append(Muon(matrices, lr=lr))
+            self.optimizers.append(torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
+        elif optimizer == "adamw":
+            adamw = torch.optim.AdamW([*matrices, *rest], lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+            self.optimizers.append(adamw)
+        else:
+            raise ValueError(f"optimizer is 'muon' or 'adamw', got {optimizer!r}")
+        self.lr = lr
+
+    def logprobs(self, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability and entropy of each trained token [T], and the routes taken [N, E, K]."""
+        config = self.model.config
+        packing = Packing.build(
+            batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel
+        )
+        routes = None if batch.routes_NEK is None else torch.from_numpy(batch.routes_NEK)
+        hidden_Nd, routes_NEK = self.model(torch.from_numpy(batch.token_ids_N), packing, routes_NEK=routes)
+        hidden_Td = hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T))
+        temperature_T = torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype)
+        logprobs_T, entropy_T = self.model.logprobs(hidden_Td, torch.from_numpy(batch.targets_T), temperature_T)
+        return logprobs_T, entropy_T, routes_NEK
+
+    def step(
+        self, batches: Sequence[TrainBatch], loss: Loss, *, lr_scale: float = 1.0, version: int = -1, balance: float = 0.0
+    ) -> StepMetrics:
+        """One optimizer step over micro-batches. `version` is that of the present weights, for the mismatch.
+
+        A gradient that is not finite skips the step and is reported; `balance` moves the routers' selection bias.
+        """
+        metrics, mismatch, routes = StepMetrics(), [], []
+        for batch in batches:
+            logprobs_T, entropy_T, routes_NEK = self.logprobs(batch)
+            streams = Streams.of(batch, logprobs_T.dtype)
+            value = loss(logprobs_T, streams)
+            value.backward()
+            metrics.loss += float(value.detach())
+            metrics.entropy += float(entropy_T.sum())
+            metrics.num_trained_tokens += len(batch.targets_T)
+            metrics.num_packed_tokens += len(batch.token_ids_N)
+            difference = (logprobs_T.detach() - streams.rollout_logprobs_T).abs().numpy()
+            mismatch.append(difference[batch.versions_T == version])
+            routes.append(routes_NEK)
+        metrics.entropy /= max(metrics.num_trained_tokens, 1)
+        metrics.mismatch = np.concatenate(mismatch) if mismatch else metrics.mismatch
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)) if parameters else 0.0
+        metrics.skipped = not (math.isfinite(metrics.grad_norm) and math.isfinite(metrics.loss))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * lr_scale
+            if not metrics.skipped and parameters:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if balance and routes:
+            self.model.balance(torch.cat(routes), balance)
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizers' state as named tensors; the weights are the model's own."""
+        tensors: dict[str, Tensor] = {}
+        for index, optimizer in enumerate(self.optimizers):
+            for number, values in optimizer.state_dict()["state"].items():
+                for key, value in values.items():
+                    tensors[f"{index}.{number}.{key}"] = value
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        for index, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Any]] = {}
+            for name, tensor in tensors.items():
+                place, number, key = name.split(".", 2)
+                if int(place) == index:
+                    state.setdefault(int(number), {})[key] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,223 @@
+"""The runner: one episode of an environment with an engine, to trajectories.
+
+    messages --render--> ids --engine--> ids + logprobs --parse--> turn --astep--> messages ...
+
+Nothing is ever re-tokenized: a completion's ids are kept as they were sampled and the renderer appends the delta. Where it
+cannot (old reasoning is dropped), the trajectory forks. A fault is retried with a fresh environment, then left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..environments import Env, EnvironmentFault
+from ..messages import Message, Outcome, Turn
+from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
+from ..policies.rendering import ChatRenderer
+from ..policies.sampling import stream_seed
+from .trajectory import Segment, Trajectory, TurnRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpec:
+    """What to roll out. `order` fixes the admission; `seed` every random choice of the policy."""
+
+    env_id: str
+    task_seed: int
+    group: int = 0
+    rollout: int = 0
+    seed: int = 0
+    temperature: float = 1.0
+    max_new_tokens: int = 128
+    budget: int | None = None
+    """Reasoning tokens a turn: None unlimited, 0 reasoning off."""
+    max_retries: int = 1
+
+
+class EnvironmentPool:
+    """Environments of one kind, used again after a clean episode and replaced after a fault."""
+
+    def __init__(self, make_env: Callable[[], Env]) -> None:
+        self.make_env = make_env
+        self._idle: list[Env] = []
+
+    def take(self, *, fresh: bool = False) -> Env:
+        return self._idle.pop() if self._idle and not fresh else self.make_env()
+
+    def give_back(self, env: Env) -> None:
+        self._idle.append(env)
+
+    def close(self) -> None:
+        for env in self._idle:
+            env.close()
+        self._idle.clear()
+
+
+@dataclass
+class _Branch:
+    """A trajectory in the making."""
+
+    segments: list[Segment] = field(default_factory=list)
+    turns: list[TurnRecord] = field(default_factory=list)
+    routes: list[np.ndarray] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    parent: int | None = None
+    offset: int = 0
+
+    def give(self, token_ids: list[int], turn: int) -> None:
+        self.segments.append(Segment.given(token_ids, turn))
+        self.ids += token_ids
+
+    def take(self, result: GenerationResult, turn: int, temperature: float) -> None:
+        self.segments.append(
+            Segment(
+                token_ids=np.array(result.token_ids, np.int64),
+                sampled=True,
+                turn=turn,
+                forced=result.forced,
+                logprobs=result.logprobs,
+                policy_versions=result.policy_versions,
+                temperature=temperature,
+            )
+        )
+        self.ids += result.token_ids
+        if result.routes_start == 0:
+            self.routes.clear()  # everything was computed anew, by newer weights
+        self.routes.append(result.routes)
+
+
+async def rollout(pool: EnvironmentPool, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec) -> tuple[Trajectory, ...]:
+    """The branches of one rollout. After `max_retries` faulted tries the outcome is that fault."""
+    for attempt in range(spec.max_retries + 1):
+        env = pool.take(fresh=attempt > 0)
+        try:
+            trajectories = await _episode(env, engine, renderer, spec, attempt)
+        except EnvironmentFault as fault:
+            env.close()
+            if attempt == spec.max_retries:
+                return (_faulted(spec, fault),)
+        else:
+            pool.give_back(env)
+            return trajectories
+    raise AssertionError("unreachable")
+
+
+async def _episode(
+    env: Env, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec, attempt: int
+) -> tuple[Trajectory, ...]:
+    try:
+        messages, _ = env.reset(seed=spec.task_seed)
+    except EnvironmentFault:
+        raise
+    except Exception as error:
+        raise EnvironmentFault("environment_crash", f"reset raised {error!r}") from error
+    tools = [tool.schema for tool in env.tools.values()]
+    reasoning = spec.budget != 0
+    branches = [_Branch()]
+    branches[0].give(renderer.open(messages, tools, reasoning=reasoning), 0)
+    session = engine.session((spec.group, spec.rollout))
+    reasoned = False
+    try:
+        while True:
+            branch, number = branches[-1], env.num_turns
+            seed = stream_seed(spec.seed, number, attempt)
+            result = await session.generate(_request(branch.ids, spec, seed))
+            turn = renderer.parse(result.token_ids, reasoning=reasoning)
+            if result.stop_reason is StopReason.LENGTH:
+                turn = dataclasses.replace(turn, cut=True)
+            start = len(branch.ids)
+            branch.take(result, number, spec.temperature)
+            said, _, terminated, truncated, info = await env.astep(turn)
+            branch.turns.append(_turn_record(turn, result, spec, start, len(branch.ids), info["rewards"]))
+            if terminated or truncated:
+                return _finish(env, branches, spec)
+            reasoned = reasoned or turn.reasoning is not None
+            delta = renderer.extend(said, reasoning=reasoning, reasoned=reasoned)
+            if delta is not None:
+                branch.give(delta, number + 1)
+            else:
+                session.close()
+                session = engine.session((spec.group, spec.rollout, number + 1))
+                branches.append(_fork(branches, renderer.open(env.transcript, tools, reasoning=reasoning), number + 1))
+    finally:
+        session.close()
+
+
+def _request(ids: list[int], spec: RolloutSpec, seed: int) -> GenerationRequest:
+    return GenerationRequest(
+        token_ids=tuple(ids),
+        max_new_tokens=spec.max_new_tokens,
+        temperature=spec.temperature,
+        seed=seed,
+        reasoning=spec.budget != 0,
+        budget=ReasoningBudget(limit=spec.budget) if spec.budget else None,
+    )
+
+
+def _turn_record(
+    turn: Turn, result: GenerationResult, spec: RolloutSpec, start: int, end: int, rewards: dict[str, float]
+) -> TurnRecord:
+    return TurnRecord(
+        start=start,
+        end=end,
+        rewards=rewards,
+        budget=spec.budget,
+        num_reasoning_tokens=result.num_reasoning_tokens,
+        budget_hit=result.budget_hit,
+        num_tool_calls=len(turn.tool_calls),
+        malformed=turn.malformed,
+    )
+
+
+def _fork(branches: list[_Branch], ids: list[int], turn: int) -> _Branch:
+    parent = branches[-1]
+    common = 0
+    for old, new in zip(parent.ids, ids, strict=False):
+        if old != new:
+            break
+        common += 1
+    branch = _Branch(parent=len(branches) - 1, offset=common)
+    branch.give(ids, turn)
+    return branch
+
+
+def _finish(env: Env, branches: list[_Branch], spec: RolloutSpec) -> tuple[Trajectory, ...]:
+    assert env.outcome is not None
+    # A turn's rewards belong to the branch that holds its tokens; the last branch carries all of the episode's.
+    turns = [turn for branch in branches for turn in branch.turns]
+    return tuple(
+        Trajectory(
+            env_id=spec.env_id,
+            task_seed=spec.task_seed,
+            group=spec.group,
+            rollout=spec.rollout,
+            segments=tuple(branch.segments),
+            turns=tuple(turns if branch is branches[-1] else branch.turns),
+            outcome=env.outcome,
+            routes=np.concatenate(branch.routes),
+            branch=number,
+            branch_of=branch.parent,
+            branch_offset=branch.offset,
+            num_branches=len(branches),
+            messages=tuple(env.transcript),
+        )
+        for number, branch in enumerate(branches)
+    )
+
+
+def _faulted(spec: RolloutSpec, fault: EnvironmentFault) -> Trajectory:
+    return Trajectory(
+        env_id=spec.env_id,
+        task_seed=spec.task_seed,
+        group=spec.group,
+        rollout=spec.rollout,
+        segments=(),
+        turns=(),
+        outcome=Outcome("fault", fault.kind),
+        routes=np.zeros((0, 0, 0), np.uint8),
+        messages=(Message("user", str(fault)),),
+    )
