@@ -7,6 +7,9 @@ The chunked form reads each chunk with its K - 1 inputs before it (packing.py fi
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,14 +21,32 @@ def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) ->
     return F.silu(y.squeeze(0).T)
 
 
-def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) -> Tensor:
+def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Tensor:
     """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]."""
-    K = weight_DK.shape[1]
-    Q = x_CXD.shape[1] - K + 1
-    y = x_CXD[:, :Q] * weight_DK[:, 0]
-    for k in range(1, K):
-        y = y.addcmul(x_CXD[:, k : k + Q], weight_DK[:, k])
-    return F.silu(y if bias_D is None else y + bias_D)
+    return _ConvChunks.apply(x_CXD, weight_DK, bias_D)  # type: ignore[no-any-return]
+
+
+class _ConvChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+        K = weight.shape[1]
+        Q = x.shape[1] - K + 1
+        pre = torch.addcmul(bias, x[:, :Q], weight[:, 0])
+        for k in range(1, K):
+            pre.addcmul_(x[:, k : k + Q], weight[:, k])
+        ctx.save_for_backward(x, weight, pre)
+        return F.silu(pre)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        x, weight, pre = ctx.saved_tensors
+        K, Q = weight.shape[1], pre.shape[1]
+        grad = torch.ops.aten.silu_backward(grad.contiguous(), pre)
+        grad_x = torch.zeros_like(x)
+        for k in range(K):
+            grad_x[:, k : k + Q].addcmul_(grad, weight[:, k])
+        grad_weight = torch.stack([torch.linalg.vecdot(grad, x[:, k : k + Q], dim=1).sum(0) for k in range(K)], dim=1)
+        return grad_x, grad_weight, grad.sum((0, 1))
 
 
 def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, inputs_BXD: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class HybridConfig:
     """Defaults are the preset `tiny-1m`. Names follow the published `nemotron_h` configuration where it has one."""
 
     pattern: str = "M*EM*E"
-    vocab_size: int = 1024
+    vocab_size: int = 512
     hidden_size: int = 128
     # Mamba-2
     mamba_num_heads: int = 2
@@ -95,11 +95,11 @@ class HybridConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny-1m": {},
     "tiny-100k": dict(
-        pattern="M*E", vocab_size=384, hidden_size=48, mamba_head_dim=24, ssm_state_size=8, chunk_size=8, head_dim=16,
+        pattern="M*E", vocab_size=320, hidden_size=48, mamba_head_dim=24, ssm_state_size=8, chunk_size=8, head_dim=16,
         num_attention_heads=2, num_key_value_heads=1, num_experts=4, expert_size=32, shared_expert_size=64,
     ),
     "tiny-6m": dict(
-        pattern="MEMEM*ME", hidden_size=256, mamba_num_heads=8, ssm_state_size=64, chunk_size=32, num_attention_heads=4,
+        pattern="MEMEM*ME", vocab_size=1024, hidden_size=256, mamba_num_heads=8, ssm_state_size=64, chunk_size=32, num_attention_heads=4,
         head_dim=64, num_experts=16, expert_size=128, shared_expert_size=256,
     ),
 }  # fmt: skip

@@ -81,3 +81,34 @@ def weights_from_nemotron_h(published: Mapping[str, Tensor]) -> dict[str, Tensor
 def weights_to_nemotron_h(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under transformers' names."""
     return {name if name.startswith("lm_head.") else f"model.{name}": tensor for name, tensor in weights.items()}
+
+
+def config_to_nemotron_h(config: HybridConfig) -> dict[str, Any]:
+    """The published form of our configuration: transformers builds the same model from it."""
+    return {
+        "architectures": ["NemotronHForCausalLM"],
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": config.pattern,
+        "num_hidden_layers": len(config.pattern),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "mamba_num_heads": config.mamba_num_heads,
+        "mamba_head_dim": config.mamba_head_dim,
+        "n_groups": config.mamba_num_groups,
+        "ssm_state_size": config.ssm_state_size,
+        "conv_kernel": config.conv_kernel,
+        "chunk_size": config.chunk_size,
+        "time_step_min": config.time_step_min,
+        "time_step_max": config.time_step_max,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "n_routed_experts": config.num_experts,
+        "num_experts_per_tok": config.experts_per_token,
+        "moe_intermediate_size": config.expert_size,
+        "moe_shared_expert_intermediate_size": config.shared_expert_size,
+        "routed_scaling_factor": config.routed_scaling_factor,
+        "intermediate_size": config.mlp_size,
+        "layer_norm_epsilon": config.norm_eps,
+        "tie_word_embeddings": False,
+    }

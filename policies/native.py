@@ -263,6 +263,9 @@ class NativeEngine:
         for row, session in enumerate(rows):
             if session is not None:
                 session.row = row
+        # What lies in the padding of a decode batch must not depend on earlier sessions: experts group all rows together.
+        live = len(decoding) + len(waiting)
+        self.cache.clear(torch.arange(live, min(live + ROW_MULTIPLE, self.num_slots)))
         self.decoding = [s for s in rows[: len(decoding)] if s is not None]
         self.waiting = [s for s in rows[len(decoding) : len(decoding) + len(waiting)] if s is not None]
 
@@ -377,10 +380,9 @@ class NativeEngine:
 
     def _restore(self, spare: list[tuple[Tensor, Tensor]], B: int, padded: int) -> None:
         """Keys beyond a row's length are never seen, so lengths and Mamba states are all there is to restore."""
+        self.cache.lengths_B[B:padded] = 0
         for tensor, kept in spare:
             tensor[B:padded] = kept
-        if not spare:
-            self.cache.lengths_B[B:padded] = 0
 
     def _finish(self, ended: np.ndarray, stopped_B: np.ndarray) -> None:
         rows = self.rows

@@ -7,6 +7,7 @@ Control tokens in *data* are encoded as plain text: only the renderer can place 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ class Tokenizer:
         if missing := [token for token, token_id in ids.items() if token_id is None]:
             raise ValueError(f"this tokenizer lacks the control tokens {', '.join(missing)} of the chat format")
         self.control: dict[str, int] = {token: int(token_id) for token, token_id in ids.items()}
+        self._encoded = functools.lru_cache(maxsize=16_384)(
+            lambda text: tuple(backend.encode(text, add_special_tokens=False).ids)
+        )
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -65,8 +69,8 @@ class Tokenizer:
         return self.backend.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """The ids of plain text. Pieces recur (roles, tool declarations, prompts of a group), so they are remembered."""
+        return list(self._encoded(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, control tokens spelt out."""

@@ -1,0 +1,222 @@
+"""The configuration of a run: one TOML file, values only, checked whole before anything starts.
+
+Defaults are the vetted settings. A misspelt key gets the nearest guess; a wrong type says what came; fields that do not
+fit each other are refused here, not an hour later.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..environments import registered
+from ..environments.guess import nearest
+from ..policies.config import PRESETS
+from ..policies.tokenizer import CONTROL_TOKENS
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run, in words for the person who wrote it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class EnvironmentConfig(_Section):
+    """One environment of the mixture."""
+
+    id: str
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of each step's prompts, against the other weights."""
+    options: dict[str, Any] = {}
+    """Keywords of the environment's constructor."""
+    reasoning_budgets: tuple[int | Literal["unlimited"], ...] = ()
+    """Budgets in tokens that training samples from; 0 is reasoning off. Empty: the environment's own."""
+
+    @model_validator(mode="after")
+    def _known(self) -> EnvironmentConfig:
+        if self.id not in registered():
+            raise ValueError(f"no environment named {self.id!r}. {nearest(self.id, registered())}")
+        if any(isinstance(budget, int) and budget < 0 for budget in self.reasoning_budgets):
+            raise ValueError(f"reasoning_budgets are token counts >= 0 or \"unlimited\", got {self.reasoning_budgets}")
+        return self
+
+
+class PolicyConfig(_Section):
+    """The policy to raise: a preset's shape from scratch, or a policy folder to go on from."""
+
+    preset: str = "tiny-1m"
+    vocab_size: int = Field(default=512, ge=256 + len(CONTROL_TOKENS))
+    folder: str = ""
+    """A policy folder (config.json, model.safetensors, tokenizer.json) to start from instead of a preset."""
+
+    @model_validator(mode="after")
+    def _known(self) -> PolicyConfig:
+        if self.preset not in PRESETS:
+            raise ValueError(f"no preset named {self.preset!r}. {nearest(self.preset, PRESETS)}")
+        return self
+
+
+class SFTConfig(_Section):
+    """The warm start: supervised fine-tuning on demonstrations. 0 steps leave it out."""
+
+    steps: int = Field(default=300, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=0.01, gt=0)
+    warmup_steps: int = Field(default=20, ge=0)
+    decay_share: float = Field(default=0.4, ge=0, le=1)
+    """The last share of the steps, in which the rate falls to zero."""
+    by: Literal["demonstrator", "oracle"] = "demonstrator"
+    cut_share: float = Field(default=0.2, ge=0, le=1)
+    """Of reasoning under a budget: how much is cut short and closed, so that a policy learns to answer all the same."""
+    balance_rate: float = Field(default=0.001, ge=0)
+    """How far a router's selection bias moves each step."""
+
+
+class GRPOConfig(_Section):
+    """Group-relative policy optimisation. 0 steps leave it out."""
+
+    steps: int = Field(default=150, ge=0)
+    prompts_per_step: int = Field(default=20, ge=1)
+    group_size: int = 12
+    updates_per_step: int = Field(default=2, ge=1)
+    """Optimizer steps for each step's groups, each on its own share of them."""
+    learning_rate: float = Field(default=3e-4, gt=0)
+    decay_share: float = Field(default=0.3, ge=0, le=1)
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_high: float = Field(default=0.28, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    lookahead: int = 0
+    """How many steps rollouts may run ahead of the weights; 0 is synchronous and bit-reproducible."""
+
+    @model_validator(mode="after")
+    def _checks(self) -> GRPOConfig:
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2 (an advantage compares rollouts of one prompt with each other), got "
+                f"{self.group_size}"
+            )
+        if self.lookahead != 0:
+            raise ValueError(f"lookahead is 0 for now (synchronous training), got {self.lookahead}")
+        return self
+
+
+class GenerationConfig(_Section):
+    """How completions are sampled."""
+
+    max_new_tokens: int = Field(default=96, ge=1)
+    """Tokens of one completion, reasoning included."""
+    context_size: int = Field(default=512, ge=16)
+    """Tokens of one conversation that the engine holds."""
+    num_slots: int = Field(default=256, ge=1)
+    micro_batch_tokens: int = Field(default=4096, ge=64)
+
+
+class EvaluationConfig(_Section):
+    """Held-out evaluation before and after GRPO."""
+
+    num_tasks: int = Field(default=256, ge=0)
+    """Tasks of each environment; 0 leaves evaluation out."""
+    split: Literal["validation", "test"] = "test"
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    name: str = "run"
+    output: str = ""
+    """The run folder. Empty: the next free runs/NAME-NNN."""
+    seed: int = Field(default=0, ge=0)
+    runtime: Literal["local"] = "local"
+    num_threads: int = Field(default=0, ge=0)
+    """Of torch; 0 is one a core."""
+    checkpoint_every: int = Field(default=25, ge=1)
+    environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
+    policy: PolicyConfig = PolicyConfig()
+    sft: SFTConfig = SFTConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    generation: GenerationConfig = GenerationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> RunConfig:
+        generation, ids = self.generation, [env.id for env in self.environments]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"each environment may be named once, got {sorted(i for i in ids if ids.count(i) > 1)[0]!r} twice")
+        if generation.max_new_tokens >= generation.context_size:
+            raise ValueError(
+                f"generation.max_new_tokens ({generation.max_new_tokens}) must be below generation.context_size "
+                f"({generation.context_size}), which also holds the prompt"
+            )
+        closing = 4  # a newline, the closing token, a newline, and at least one token of an answer
+        for env in self.environments:
+            for budget in env.reasoning_budgets:
+                if isinstance(budget, int) and budget + closing > generation.max_new_tokens:
+                    raise ValueError(
+                        f"the reasoning budget {budget} of {env.id} does not fit: with its closing and an answer it needs "
+                        f"generation.max_new_tokens of at least {budget + closing}, got {generation.max_new_tokens}"
+                    )
+        if self.grpo.steps and self.grpo.prompts_per_step < len(ids):
+            raise ValueError(
+                f"grpo.prompts_per_step ({self.grpo.prompts_per_step}) must be at least the number of environments "
+                f"({len(ids)}), so that each step trains on all of them"
+            )
+        if self.grpo.updates_per_step > self.grpo.prompts_per_step:
+            raise ValueError(
+                f"grpo.updates_per_step ({self.grpo.updates_per_step}) cannot exceed grpo.prompts_per_step "
+                f"({self.grpo.prompts_per_step})"
+            )
+        return self
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's values. A name without a folder may be that of a packaged config, as in `quickstart`."""
+    if not path.exists():
+        from importlib.resources import files
+
+        packaged = sorted(str(f.name)[:-5] for f in files("swannery.configs").iterdir() if f.name.endswith(".toml"))
+        name = path.name.removesuffix(".toml")
+        if name in packaged and len(path.parts) <= 2:
+            return tomllib.loads((files("swannery.configs") / f"{name}.toml").read_text())
+        raise ConfigError(f"no file {path}. Packaged configs: {nearest(name, packaged)}")
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def load_config(values: Mapping[str, Any]) -> RunConfig:
+    """A checked configuration from plain values. Raises ConfigError with every problem, one a line."""
+    try:
+        return RunConfig.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors(include_url=False))) from None
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['unlimited']"))
+    if problem["type"] == "extra_forbidden":
+        section: Any = RunConfig
+        for part in problem["loc"][:-1]:
+            if isinstance(part, int):
+                continue
+            annotation = section.model_fields[part].annotation
+            section = annotation if isinstance(annotation, type) else annotation.__args__[0]
+        key = str(problem["loc"][-1])
+        close = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(section.model_fields)}."
+        return f"{where}: no such setting. {hint}"
+    if problem["type"] in ("value_error", "missing"):
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where}: {message}, got {problem['input']!r}"

@@ -1,0 +1,499 @@
+"""The controller: the one loop, and all that a run must remember.
+
+    admit -> roll out -> commit groups -> advantages -> learner.step -> publish(v + 1)
+
+It owns the data cursor, the versions and the random streams; engines and learners hold weights and a version. A snapshot
+of (cursor, versions, weights, optimizer) therefore resumes a synchronous run bit for bit: every other number is a hash of
+(run, task, group, rollout, turn).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from ..environments import Env, make
+from ..policies import ChatRenderer, HybridModel, NativeEngine, Policy, ReasoningTokens, Tokenizer
+from ..policies import load_policy, policy_files, preset, weights_hash
+from ..policies.folder import load_weights
+from ..policies.sampling import stream_seed
+from .advantages import leave_one_out
+from .batch import Sample, micro_batches, pack, total_weight
+from .config import EnvironmentConfig, RunConfig
+from .demonstrations import demonstrate, training_text
+from .display import Display
+from .evaluation import Score, budget_violations, evaluate
+from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
+from .run_folder import RunError, RunFolder, write_folder
+from .runner import EnvironmentPool, RolloutSpec, rollout
+from .tasks import task_seed
+from .trajectory import Group, Trajectory
+
+PHASES = ("sft", "grpo", "done")
+MISMATCH_BOUND = 1e-4
+TOKENIZER_EPISODES = 300
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it has been saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass
+class State:
+    """What a snapshot holds besides tensors."""
+
+    phase: str = "sft"
+    step: int = 0
+    """Steps of the phase that are done."""
+    policy_version: int = 0
+    cursor: dict[str, int] = field(default_factory=dict)
+    """How many training tasks of each environment were drawn."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, the largest mismatch."""
+
+    def add(self, **amounts: float) -> None:
+        for key, amount in amounts.items():
+            self.counts[key] = self.counts.get(key, 0) + amount
+
+
+class Controller:
+    """One run, from its configuration to its report."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, display: Display) -> None:
+        self.config, self.folder, self.display = config, folder, display
+        self.envs: dict[str, Env] = {env.id: make(env.id, **env.options) for env in config.environments}
+        self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
+        self.state = State(cursor={env_id: 0 for env_id in self.envs})
+        self.policy: Policy
+        self.learner: Learner
+        self._stop: int | None = None
+
+    # The whole run.
+
+    def run(self) -> None:
+        """Do what is left of the run. Raises Interrupted, after saving, when a signal asks."""
+        with self._signals():
+            self._prepare()
+            if self.state.phase == "sft":
+                self._warm_start()
+                self._enter("grpo")
+            if self.state.phase == "grpo":
+                self._evaluate("before")
+                asyncio.run(self._reinforce())
+                self._enter("done")
+            self._evaluate("after")
+            write_folder(self.folder.path / "policy", policy_files(self.policy))
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.close()
+        for env in self.envs.values():
+            env.close()
+
+    # Preparation and snapshots.
+
+    def _prepare(self) -> None:
+        found = self.folder.load_checkpoint()
+        if found is None:
+            self.policy = self._new_policy()
+            self.learner = self._new_learner()
+            self._save()
+            return
+        path, state, aside = found
+        for line in aside:
+            self.display.console.print(f"[yellow]{line}[/]")
+        self.state = State(**{key: state[key] for key in asdict(self.state)})
+        self.policy = load_policy(path)
+        self.learner = self._new_learner()
+        self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
+        self.folder.forget_after(self.state.phase, self.state.step, PHASES)
+
+    def _new_policy(self) -> Policy:
+        config = self.config.policy
+        if config.folder:
+            return load_policy(Path(config.folder))
+        self.display.say("Training the tokenizer on the environments' own text ...")
+        texts = training_text(self.envs, TOKENIZER_EPISODES)
+        tokenizer = Tokenizer.train(texts, config.vocab_size)
+        model = HybridModel(preset(config.preset, vocab_size=config.vocab_size), seed=self.config.seed)
+        return Policy(model, tokenizer)
+
+    def _new_learner(self) -> Learner:
+        if self.state.phase == "sft":
+            return Learner(self.policy.model, optimizer="muon", lr=self.config.sft.learning_rate, train_routers=True)
+        return Learner(self.policy.model, optimizer="adamw", lr=self.config.grpo.learning_rate, train_routers=False)
+
+    def _enter(self, phase: str) -> None:
+        if phase == "grpo" and self.config.sft.steps:
+            write_folder(self.folder.path / "policy-sft", policy_files(self.policy))
+        self.state.phase, self.state.step = phase, 0
+        self.learner = self._new_learner()
+        self._save()
+
+    def _save(self) -> None:
+        state = self.state
+        number = PHASES.index(state.phase) * 1_000_000 + state.step
+        files = {**policy_files(self.policy), "optimizer.safetensors": safetensors.torch.save(self.learner.state())}
+        self.folder.save_checkpoint(f"{number:07d}-{state.phase}", files, asdict(state))
+
+    def _after_step(self, total: int) -> None:
+        """Save when it is time, and at once when a signal came."""
+        if self._stop is not None or self.state.step % self.config.checkpoint_every == 0 or self.state.step == total:
+            with self._timed("save"):
+                self._save()
+        if self._stop is not None:
+            raise Interrupted(self._stop)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after its present step, saved. A second one ends it at once."""
+
+        def ask(number: int, _: Any) -> None:
+            if self._stop is not None:
+                raise KeyboardInterrupt
+            self._stop = number
+            self.display.say("[yellow]stopping after this step (again: at once)[/]")
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.state.add(**{f"seconds_{self.state.phase}_{part}": time.monotonic() - start})
+
+    # The warm start.
+
+    def _warm_start(self) -> None:
+        config, state = self.config.sft, self.state
+        renderer = ChatRenderer(self.policy.tokenizer)
+        names = list(self.envs)
+        with self.display.phase("Warm start (SFT)", config.steps, state.step) as phase:
+            while state.step < config.steps:
+                with self._timed("data"):
+                    played = [self._demonstration(names[i % len(names)], renderer) for i in range(config.batch_size)]
+                    groups = [[Sample(trajectory, 1.0)] for trajectory in played]
+                    weight = total_weight(group[0] for group in groups)
+                    batches = [
+                        pack(part, weight, with_routes=False)
+                        for part in micro_batches(groups, self.config.generation.micro_batch_tokens)
+                    ]
+                with self._timed("learn"):
+                    scale = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
+                    scale *= _decay(state.step, config.steps, config.decay_share)
+                    metrics = self.learner.step(
+                        batches, negative_log_likelihood, lr_scale=scale, balance=config.balance_rate
+                    )
+                self._guard(metrics)
+                state.step += 1
+                self.folder.log(
+                    {"phase": "sft", "step": state.step - 1, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
+                )
+                phase.advance(f"loss {metrics.loss:.3f}")
+                self._after_step(config.steps)
+
+    def _demonstration(self, env_id: str, renderer: ChatRenderer) -> Trajectory:
+        env, config = self.envs[env_id], self.config.sft
+        return demonstrate(
+            env, env_id, self._next_task(env_id), renderer,
+            by=config.by, budgets=self._budgets(env_id), cut_share=config.cut_share,
+        )  # fmt: skip
+
+    # Reinforcement.
+
+    async def _reinforce(self) -> None:
+        config, state = self.config.grpo, self.state
+        async with self._engine(config.prompts_per_step * config.group_size) as engine:
+            with self.display.phase("GRPO", config.steps, state.step) as phase:
+                while state.step < config.steps:
+                    before = dict(engine.metrics)
+                    with self._timed("roll_out"):
+                        groups = await self._roll_out(engine)
+                    with self._timed("learn"):
+                        steps = self._learn(groups)
+                    engine.load_weights(self.policy.model.state_dict(), state.policy_version)
+                    state.step += 1
+                    state.add(sampled_tokens=engine.metrics["sampled_tokens"] - before["sampled_tokens"])
+                    rows = {env_id: _row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
+                    self._log_step(rows, steps)
+                    mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
+                    phase.advance(f"mean reward {mean:.2f}", rows)
+                    self._after_step(config.steps)
+
+    async def _roll_out(self, engine: NativeEngine) -> list[Group]:
+        """The groups of one step. Rollouts that faulted are left out of theirs; fewer than two left drop the group."""
+        config, step = self.config.grpo, self.state.step
+        renderer = ChatRenderer(self.policy.tokenizer)
+        specs: list[list[RolloutSpec]] = []
+        for number, env_id in enumerate(self._allot(config.prompts_per_step)):
+            seed = self._next_task(env_id)
+            budgets = self._budgets(env_id)
+            budget = budgets[stream_seed(self.config.seed, "budget", step, number) % len(budgets)]
+            specs.append([])
+            for index in range(config.group_size):
+                specs[-1].append(
+                    RolloutSpec(
+                        env_id=env_id,
+                        task_seed=seed,
+                        group=number,
+                        rollout=index,
+                        seed=stream_seed(self.config.seed, env_id, seed, step, number, index),
+                        temperature=config.temperature,
+                        max_new_tokens=self.config.generation.max_new_tokens,
+                        budget=budget,
+                    )
+                )
+        played = await asyncio.gather(
+            *(rollout(self.pools[s.env_id], engine, renderer, s) for group in specs for s in group)
+        )
+        groups = []
+        for number, group in enumerate(specs):
+            rollouts = played[number * config.group_size : (number + 1) * config.group_size]
+            whole = tuple(branches for branches in rollouts if branches[0].outcome.kind != "fault")
+            faults = tuple(b[0].outcome.reason for b in rollouts if b[0].outcome.kind == "fault")
+            groups.append(
+                Group(env_id=group[0].env_id, task_seed=group[0].task_seed, number=number, rollouts=whole, faults=faults)
+            )
+        return groups
+
+    def _learn(self, groups: list[Group]) -> list[StepMetrics]:
+        """The optimizer steps of one step's groups. Groups without differences are left out of loss and denominators."""
+        config, state = self.config.grpo, self.state
+        scored = [samples for group in groups if (samples := score_group(group))]
+        order = np.random.default_rng(stream_seed(self.config.seed, "order", state.step)).permutation(len(scored))
+        steps = []
+        for part in np.array_split(order, config.updates_per_step):
+            chosen = [scored[i] for i in part]
+            if not chosen:
+                continue
+            weight = total_weight(sample for samples in chosen for sample in samples)
+            batches = [pack(b, weight) for b in micro_batches(chosen, self.config.generation.micro_batch_tokens)]
+            metrics = self.learner.step(
+                batches,
+                PolicyLoss(config.clip_low, config.clip_high),
+                lr_scale=_decay(state.step, config.steps, config.decay_share),
+                version=state.policy_version,
+            )
+            self._guard(metrics)
+            steps.append(metrics)
+        state.policy_version += 1
+        return steps
+
+    def _log_step(self, rows: dict[str, dict[str, float]], steps: list[StepMetrics]) -> None:
+        state = self.state
+        mismatch = np.concatenate([m.mismatch for m in steps]) if steps else np.zeros(0)
+        largest = float(mismatch.max()) if len(mismatch) else 0.0
+        state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), largest)
+        record: dict[str, Any] = {
+            "phase": "grpo",
+            "step": state.step - 1,
+            "policy_version": state.policy_version,
+            "environments": {env_id: {k: round(v, 6) for k, v in row.items()} for env_id, row in rows.items()},
+            "loss": sum(m.loss for m in steps),
+            "grad_norm": max((m.grad_norm for m in steps), default=0.0),
+            "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
+            "trained_tokens": sum(m.num_trained_tokens for m in steps),
+            "packed_tokens": sum(m.num_packed_tokens for m in steps),
+            "mismatch": {"max": largest, "p50": _quantile(mismatch, 0.5), "p999": _quantile(mismatch, 0.999)},
+        }
+        for row in rows.values():
+            state.add(
+                rollouts=row.get("rollouts", 0.0),
+                budget_violations=row.get("budget_violations", 0.0),
+                forced_in_loss=row.get("forced_in_loss", 0.0),
+                left_out=row.get("left_out", 0.0),
+            )
+        self.folder.log(record)
+        if largest > MISMATCH_BOUND:
+            self.display.console.print(
+                f"[yellow]step {state.step - 1}: engine and learner differ by {largest:.1e} in a log-probability (bound "
+                f"{MISMATCH_BOUND:.0e}): a stale cache or a routing that was not replayed[/]"
+            )
+
+    def _guard(self, metrics: StepMetrics) -> None:
+        if metrics.skipped:
+            self.state.add(skipped_steps=1)
+            if self.state.counts["skipped_steps"] >= 10:
+                raise RunError("10 steps had gradients that are not finite; the learning rate is the first suspect")
+
+    # Evaluation.
+
+    def _evaluate(self, when: str) -> None:
+        """Sampled and greedy scores on held-out tasks, kept in evaluation-WHEN.json. Done once, also over a resume."""
+        name, config = f"evaluation-{when}.json", self.config.evaluation
+        if not config.num_tasks or self.folder.read_json(name) is not None:
+            return
+        with self._timed(f"evaluate_{when}"):
+            scores: list[Score] = []
+            total = 2 * config.num_tasks * len(self.envs)
+            with self.display.phase(f"Held-out, {when}", total) as phase:
+                for temperature in (1.0, 0.0):
+                    scores += asyncio.run(self._scores(temperature, phase.advance))
+        self.folder.write_json(name, [score.to_dict() for score in scores])
+
+    async def _scores(self, temperature: float, on_episode: Any) -> list[Score]:
+        async with self._engine(self.config.generation.num_slots) as engine:
+            scores, _ = await evaluate(
+                self.envs,
+                self.pools,
+                engine,
+                ChatRenderer(self.policy.tokenizer),
+                split=self.config.evaluation.split,
+                num_tasks=self.config.evaluation.num_tasks,
+                temperature=temperature,
+                max_new_tokens=self.config.generation.max_new_tokens,
+                budgets={env_id: evaluation_budget(self._budgets(env_id)) for env_id in self.envs},
+                on_episode=on_episode,
+            )
+        return scores
+
+    # Small things.
+
+    def _engine(self, num_slots: int) -> NativeEngine:
+        engine = make_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
+        engine.policy_version = self.state.policy_version
+        return engine
+
+    def _budgets(self, env_id: str) -> tuple[int | None, ...]:
+        config = next(env for env in self.config.environments if env.id == env_id)
+        declared = tuple(None if b == "unlimited" else b for b in config.reasoning_budgets)
+        return declared or self.envs[env_id].limits.reasoning_budgets
+
+    def _next_task(self, env_id: str) -> int:
+        number = self.state.cursor[env_id]
+        self.state.cursor[env_id] = number + 1
+        return task_seed(self.envs[env_id], env_id, "train", number, self.config.seed)
+
+    def _allot(self, num_prompts: int) -> list[str]:
+        """Each environment's share of a step's prompts: its weight, by largest remainders, and at least one."""
+        total = sum(env.weight for env in self.config.environments)
+        shares = {env.id: max(env.weight / total * num_prompts, 1.0) for env in self.config.environments}
+        counts = {env_id: int(share) for env_id, share in shares.items()}
+        while sum(counts.values()) < num_prompts:
+            counts[max(shares, key=lambda env_id: shares[env_id] - counts[env_id])] += 1
+        while sum(counts.values()) > num_prompts:
+            counts[max(counts, key=lambda env_id: counts[env_id])] -= 1
+        return [env_id for env_id, count in counts.items() for _ in range(count)]
+
+    @property
+    def weights_hash(self) -> str:
+        return weights_hash(self.policy.model.state_dict())
+
+
+def make_engine(policy: Policy, *, num_slots: int, capacity: int) -> NativeEngine:
+    """A synchronous engine of a policy, with what it must know of the chat format."""
+    renderer = ChatRenderer(policy.tokenizer)
+    ends_line = np.zeros(policy.model.config.vocab_size, bool)
+    ends_line[policy.tokenizer.newline_ids()] = True
+    tokens = ReasoningTokens(
+        end_id=renderer.think_end_id,
+        call_id=renderer.call_id,
+        newline_id=policy.tokenizer.encode("\n")[0],
+        ends_line=ends_line,
+    )
+    return NativeEngine(
+        policy.model, stop_ids=renderer.stop_ids, reasoning_tokens=tokens, num_slots=num_slots, capacity=capacity
+    )
+
+
+def score_group(group: Group) -> list[Sample]:
+    """Samples with leave-one-out advantages. Empty where fewer than two rollouts are left or all rewards agree."""
+    if len(group.rollouts) < 2:
+        return []
+    advantages = leave_one_out(group.rewards)
+    if float(np.abs(advantages).max()) < 1e-9:
+        return []
+    return [
+        Sample(branch, float(advantage))
+        for branches, advantage in zip(group.rollouts, advantages, strict=True)
+        for branch in branches
+        if branch.num_sampled
+    ]
+
+
+def evaluation_budget(budgets: tuple[int | None, ...]) -> int | None:
+    """Evaluation reasons as much as it is ever allowed to."""
+    return None if None in budgets else max(b for b in budgets if b is not None)
+
+
+def _maker(env: EnvironmentConfig) -> Any:
+    return lambda: make(env.id, **env.options)
+
+
+def _decay(step: int, total: int, share: float) -> float:
+    """1, then linearly down to 0 over the last share of the steps."""
+    return min(1.0, (total - step) / max(share * total, 1e-9))
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    return float(np.quantile(values, q)) if len(values) else 0.0
+
+
+def _row(groups: list[Group]) -> dict[str, float]:
+    """An environment's figures of one step."""
+    played = [branches for group in groups for branches in group.rollouts]
+    faults = Counter(kind for group in groups for kind in group.faults)
+    row: dict[str, float] = {"left_out": float(sum(faults.values())), "rollouts": float(len(played))}
+    row |= {f"left_out_{kind}": float(count) for kind, count in faults.items()}
+    if not played:
+        return row
+    turns = [turn for branches in played for turn in branches[-1].turns]
+    rewards = [branches[-1].reward for branches in played]
+    row |= {
+        "reward": float(np.mean(rewards)),
+        "pass_rate": float(np.mean([reward >= 0.5 for reward in rewards])),
+        "sampled_tokens": float(np.mean([sum(b.num_sampled for b in branches) for branches in played])),
+        "turns": float(np.mean([len(branches[-1].turns) for branches in played])),
+        "truncated": float(np.mean([branches[-1].outcome.kind == "truncated" for branches in played])),
+        "budget_hit": float(np.mean([turn.budget_hit for turn in turns])),
+        "malformed": float(np.mean([turn.malformed is not None for turn in turns])),
+        "budget_violations": float(sum(budget_violations(branches[-1]) for branches in played)),
+        "forced_in_loss": float(
+            sum(
+                int((branch.trained & np.concatenate([s.forced for s in branch.segments])).sum())
+                for branches in played
+                for branch in branches
+            )
+        ),
+    }
+    return row
+
+
+def resume_config(folder: RunFolder) -> dict[str, Any]:
+    """The configuration that a run folder was started with."""
+    values = folder.read_json("config.json")
+    if not isinstance(values, dict):
+        raise RunError(f"{folder.path / 'config.json'} holds no configuration")
+    return json.loads(json.dumps(values))
+
+
+def set_threads(num_threads: int) -> None:
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    torch.set_flush_denormal(True)  # decays come near zero, where denormals are slow
