@@ -298,7 +298,7 @@ class Controller:
                 batches,
                 PolicyLoss(config.clip_low, config.clip_high),
                 lr_scale=_decay(state.step, config.steps, config.decay_share),
-                version=state.policy_version,
+                version=-1 if steps else state.policy_version,  # after the first update no weights are those that sampled
             )
             self._guard(metrics)
             steps.append(metrics)

@@ -1,0 +1,65 @@
+"""The command line: train, eval, sample, doctor.
+
+A person's mistake ends with one message and exit code 2, never with a traceback. Heavy libraries are imported by the verb
+that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+USAGE = """\
+usage: swannery VERB ...
+
+  train CONFIG.toml [--key value ...]   raise a policy; `quickstart` is packaged
+  train --resume RUN                    go on with a run that was stopped or killed
+  eval RUN_OR_POLICY [--key value ...]  held-out accuracy with intervals
+  sample RUN_OR_POLICY [--env ID]       one transcript: reasoning, tool calls, rewards, token mask
+  doctor                                what this machine has, and what to do about what it lacks
+
+`swannery VERB --help` tells the rest."""
+
+
+def _verbs() -> dict[str, Callable[[list[str]], int]]:
+    from .cli import doctor, evaluate, sample, train
+
+    return {"train": train, "eval": evaluate, "sample": sample, "doctor": doctor}
+
+
+def main() -> int:
+    """Run one verb and return its exit code."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages for large tensors, a tenth of a step
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in (names := ("train", "eval", "sample", "doctor")):
+        import difflib
+
+        close = difflib.get_close_matches(verb, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+        print(f"swannery: no verb {verb!r}. {hint}", file=sys.stderr)
+        return 2
+    try:
+        return _verbs()[verb](rest)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("swannery"):
+            raise
+        print(f"swannery {verb} needs {error.name}: pip install 'swannery[train]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
