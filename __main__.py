@@ -30,7 +30,6 @@ def _verbs() -> dict[str, Callable[[list[str]], int]]:
 
 def main() -> int:
     """Run one verb and return its exit code."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages for large tensors, a tenth of a step
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):

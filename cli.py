@@ -77,12 +77,13 @@ def train(arguments: list[str]) -> int:
 
 
 def _train(config: Any, folder: Any) -> int:
-    from .rl.controller import Controller, Interrupted, set_threads
+    from .rl.controller import Controller, Interrupted
     from .rl.display import Display
+    from .rl.process import prepare
     from .rl.report import draw, show, summarize
 
     console = Console(stderr=not sys.stdout.isatty())
-    set_threads(config.num_threads)
+    prepare(config.num_threads)
     start = time.monotonic()
     controller = Controller(config, folder, Display(console))
     try:
@@ -120,15 +121,16 @@ class EvalArguments:
 @_told
 def evaluate(arguments: list[str]) -> int:
     """Play held-out tasks and print accuracies with intervals."""
-    from .rl.controller import evaluation_budget, make_engine, set_threads
+    from .rl.controller import evaluation_budget, make_engine
     from .rl.display import Display
     from .rl.evaluation import evaluate as play
+    from .rl.process import prepare
     from .rl.report import score_table
 
     chosen = tyro.cli(EvalArguments, args=arguments, prog="swannery eval")
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
     console = Console(stderr=not sys.stdout.isatty())
-    set_threads(config.num_threads)
+    prepare(config.num_threads)
     envs = {env_id: controller.envs[env_id] for env_id in env_ids}
 
     async def scores(temperature: float, on_episode: Callable[[], None]) -> list[dict[str, Any]]:
@@ -183,14 +185,15 @@ class SampleArguments:
 @_told
 def sample(arguments: list[str]) -> int:
     """Play one held-out task and show it: reasoning, tool calls, rewards, and which tokens are trained."""
-    from .rl.controller import evaluation_budget, make_engine, set_threads
+    from .rl.controller import evaluation_budget, make_engine
+    from .rl.process import prepare
     from .rl.runner import RolloutSpec, rollout
     from .rl.tasks import task_seed
     from .rl.transcript import print_transcript
 
     chosen = tyro.cli(SampleArguments, args=arguments, prog="swannery sample")
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
-    set_threads(config.num_threads)
+    prepare(config.num_threads)
     env_id = env_ids[0]
     budget = evaluation_budget(controller._budgets(env_id)) if chosen.budget < 0 else chosen.budget
     spec = RolloutSpec(

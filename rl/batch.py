@@ -58,17 +58,24 @@ def pack(groups: Sequence[Sequence[Sample]], num_trained_tokens: float, *, with_
 
 
 def micro_batches(groups: Sequence[Sequence[Sample]], max_tokens: int) -> list[list[Sequence[Sample]]]:
-    """Groups split, in order, into batches of at most `max_tokens` tokens where a group allows it."""
+    """Groups split, in order, into batches of at most `max_tokens` packed tokens where a group allows it."""
     batches: list[list[Sequence[Sample]]] = []
     room = 0
     for group in groups:
-        size = sum(len(sample.trajectory.token_ids) for sample in group)
+        size = sum(len(sample.trajectory.token_ids) for sample in group) - (len(group) - 1) * _shared(group)
         if not batches or size > room:
             batches.append([])
             room = max_tokens
         batches[-1].append(group)
         room -= size
     return batches
+
+
+def _shared(samples: Sequence[Sample]) -> int:
+    """How many tokens of a group's prompt are computed once: all but the last, which predicts each rollout's first."""
+    prompts = [sample.trajectory.segments[0].token_ids for sample in samples]
+    same = all(len(p) == len(prompts[0]) and np.array_equal(p, prompts[0]) for p in prompts[1:])
+    return len(prompts[0]) - 1 if same and len(prompts) > 1 else 0
 
 
 class _Packer:
@@ -82,10 +89,7 @@ class _Packer:
         self.num_tokens = 0
 
     def add_group(self, samples: Sequence[Sample]) -> None:
-        prompts = [sample.trajectory.segments[0].token_ids for sample in samples]
-        shared = len(prompts[0]) - 1 if len(prompts) > 1 else 0
-        if any(len(p) != len(prompts[0]) or not np.array_equal(p, prompts[0]) for p in prompts[1:]):
-            shared = 0
+        shared = _shared(samples)
         parent = -1
         if shared:
             first = samples[0].trajectory

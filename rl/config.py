@@ -116,7 +116,7 @@ class GenerationConfig(_Section):
     context_size: int = Field(default=512, ge=16)
     """Tokens of one conversation that the engine holds."""
     num_slots: int = Field(default=256, ge=1)
-    micro_batch_tokens: int = Field(default=4096, ge=64)
+    micro_batch_tokens: int = Field(default=8192, ge=64)
 
 
 class EvaluationConfig(_Section):

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import torch
 
 from ..environments import Env, make
 from ..policies import ChatRenderer, HybridModel, NativeEngine, Policy, ReasoningTokens, Tokenizer
@@ -492,8 +491,3 @@ def resume_config(folder: RunFolder) -> dict[str, Any]:
         raise RunError(f"{folder.path / 'config.json'} holds no configuration")
     return json.loads(json.dumps(values))
 
-
-def set_threads(num_threads: int) -> None:
-    if num_threads:
-        torch.set_num_threads(num_threads)
-    torch.set_flush_denormal(True)  # decays come near zero, where denormals are slow
