@@ -69,6 +69,8 @@ class SFTConfig(_Section):
 
     steps: int = Field(default=300, ge=0)
     batch_size: int = Field(default=64, ge=1)
+    takes_per_task: int = Field(default=1, ge=1)
+    """Demonstrations of one task; they share its prompt, which is computed once."""
     learning_rate: float = Field(default=0.01, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     decay_share: float = Field(default=0.4, ge=0, le=1)

@@ -196,9 +196,9 @@ class Controller:
         with self.display.phase("Warm start (SFT)", config.steps, state.step) as phase:
             while state.step < config.steps:
                 with self._timed("data"):
-                    played = [self._demonstration(names[i % len(names)], renderer) for i in range(config.batch_size)]
-                    groups = [[Sample(trajectory, 1.0)] for trajectory in played]
-                    weight = total_weight(group[0] for group in groups)
+                    env_ids = [names[i % len(names)] for i in range(-(-config.batch_size // config.takes_per_task))]
+                    groups = [self._demonstrations(env_id, renderer) for env_id in env_ids]
+                    weight = total_weight(sample for group in groups for sample in group)
                     batches = [
                         pack(part, weight, with_routes=False)
                         for part in micro_batches(groups, self.config.generation.micro_batch_tokens)
@@ -217,12 +217,18 @@ class Controller:
                 phase.advance(f"loss {metrics.loss:.3f}")
                 self._after_step(config.steps)
 
-    def _demonstration(self, env_id: str, renderer: ChatRenderer) -> Trajectory:
-        env, config = self.envs[env_id], self.config.sft
-        return demonstrate(
-            env, env_id, self._next_task(env_id), renderer,
-            by=config.by, budgets=self._budgets(env_id), cut_share=config.cut_share,
-        )  # fmt: skip
+    def _demonstrations(self, env_id: str, renderer: ChatRenderer) -> list[Sample]:
+        """The demonstrations of the next task of an environment."""
+        env, config, seed = self.envs[env_id], self.config.sft, self._next_task(env_id)
+        budgets = self._budgets(env_id)
+        budget = budgets[seed % len(budgets)]
+        played = [
+            demonstrate(
+                env, env_id, seed, renderer, by=config.by, budgets=(budget,), cut_share=config.cut_share, take=take
+            )
+            for take in range(config.takes_per_task)
+        ]
+        return [Sample(trajectory, 1.0) for trajectory in played]
 
     # Reinforcement.
 

@@ -31,9 +31,10 @@ def demonstrate(
     by: Demonstrator = "demonstrator",
     budgets: tuple[int | None, ...] | None = None,
     cut_share: float = 0.0,
+    take: int = 0,
 ) -> Trajectory:
-    """One episode of `env` on the task of `seed`. Reasoning is off where a sampled budget is 0."""
-    rng = np.random.default_rng(seed)
+    """One episode of `env` on the task of `seed`, the `take`-th of it. Reasoning is off where a sampled budget is 0."""
+    rng = np.random.default_rng([seed, take])
     budgets = budgets or env.limits.reasoning_budgets
     budget = budgets[int(rng.integers(len(budgets)))]
     reasoning = budget != 0

@@ -1,6 +1,6 @@
 """math/Arithmetic-v0: one sum, worked by columns. Several operations and levels.
 
-The demonstrator knows its tables and forgets most carries, so its strategy is right and its execution careless.
+The demonstrator works the columns rightly but is hasty: it mostly announces the last one alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..env import Env
 from ..guess import nearest
 from ..registry import register
 from ..reward import reward
-from .columns import NEVER, Slip, add, multiply, subtract
+from .columns import add, hasty, multiply, subtract
 
-Operation = Callable[[int, int, Slip], tuple[str, int]]
+Operation = Callable[..., tuple[str, int]]
 OPERATIONS: dict[str, tuple[str, Operation]] = {
     "add": ("+", add),
     "subtract": ("-", subtract),
@@ -30,7 +30,7 @@ OPERATIONS: dict[str, tuple[str, Operation]] = {
 class Arithmetic(Env):
     """`operations` to draw from; `level` is the number of digits (multiplication is by one digit)."""
 
-    slip = 0.6
+    haste = 0.6
 
     def __init__(self, *, operations: Sequence[str] = tuple(OPERATIONS), level: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -49,7 +49,7 @@ class Arithmetic(Env):
         if operation == "subtract":
             a, b = max(a, b), min(a, b)
         sign, work = OPERATIONS[operation]
-        _, result = work(a, b, NEVER)
+        _, result = work(a, b)
         return Task(
             f"What is {a} {sign} {b}?", str(result), difficulty=self.level, metadata={"operation": operation, "a": a, "b": b}
         )
@@ -59,12 +59,10 @@ class Arithmetic(Env):
         return same_number(turn.answer, self.task.answer)
 
     def oracle(self) -> Turn:
-        return self._work(NEVER)
+        given = self.task.metadata
+        reasoning, result = OPERATIONS[given["operation"]][1](given["a"], given["b"])
+        return Turn(str(result), reasoning=reasoning)
 
     def demonstrate(self, rng: np.random.Generator) -> Turn:
-        return self._work(Slip(self.slip, rng))
-
-    def _work(self, slip: Slip) -> Turn:
-        given = self.task.metadata
-        reasoning, result = OPERATIONS[given["operation"]][1](given["a"], given["b"], slip)
-        return Turn(str(result), reasoning=reasoning)
+        turn = self.oracle()
+        return Turn(hasty(turn.reasoning or ""), reasoning=turn.reasoning) if rng.random() < self.haste else turn

@@ -3,30 +3,13 @@
     47 + 85:   7+5=12 carry 1
                4+8+1=13          -> 132
 
-`slip` makes the imperfect demonstrator: a pupil who, with that probability, forgets a carry (or a borrow).
+`hasty` is the mistake of our imperfect demonstrators: they work the columns and announce the last one alone.
 """
 
 from __future__ import annotations
 
-import numpy as np
 
-
-class Slip:
-    """Whether the carry of a column is forgotten: never for the oracle, sometimes for the demonstrator."""
-
-    def __init__(self, probability: float = 0.0, rng: np.random.Generator | None = None) -> None:
-        if probability and rng is None:
-            raise ValueError("a slip with a probability needs a random generator")
-        self.probability, self.rng = probability, rng
-
-    def __call__(self) -> bool:
-        return self.rng is not None and self.rng.random() < self.probability
-
-
-NEVER = Slip()
-
-
-def add(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
+def add(a: int, b: int) -> tuple[str, int]:
     """The lines and the result of a + b, both >= 0."""
     lines, total, carry, place = [], 0, 0, 1
     while a or b or place == 1:
@@ -37,17 +20,15 @@ def add(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
         more = bool(a or b)
         carry = int(column >= 10 and more)
         lines.append(f"{terms}={column}" + (f" carry {carry}" if carry else ""))
-        if carry and slip():
-            carry = 0
         total += (column % 10 if more else column) * place
         place *= 10
     return "\n".join(lines), total
 
 
-def subtract(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
+def subtract(a: int, b: int) -> tuple[str, int]:
     """The lines and the result of a - b, both >= 0. Where b is larger, b - a is worked and the sign turned."""
     if b > a:
-        lines, result = subtract(b, a, slip)
+        lines, result = subtract(b, a)
         return f"{lines}\nnegative", -result
     lines, total, borrow, place = [], 0, 0, 1
     while a or b or place == 1:
@@ -59,14 +40,12 @@ def subtract(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
         terms = f"{top}-{y}-1" if borrow else f"{top}-{y}"
         lines.append(f"{terms}={digit}" + (" borrow 1" if lend else ""))
         borrow = lend
-        if borrow and slip():
-            borrow = 0
         total += digit * place
         place *= 10
     return "\n".join(lines), total
 
 
-def multiply(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
+def multiply(a: int, b: int) -> tuple[str, int]:
     """The lines and the result of a * b for a digit b."""
     lines, total, carry, place = [], 0, 0, 1
     while a or place == 1:
@@ -75,8 +54,11 @@ def multiply(a: int, b: int, slip: Slip = NEVER) -> tuple[str, int]:
         terms = f"{x}*{b}+{carry}" if carry else f"{x}*{b}"
         carry = column // 10 if a else 0
         lines.append(f"{terms}={column}" + (f" carry {carry}" if carry else ""))
-        if carry and slip():
-            carry = 0
         total += (column % 10 if a else column) * place
         place *= 10
     return "\n".join(lines), total
+
+
+def hasty(reasoning: str) -> str:
+    """What someone announces who looks at the last column only: 13 for the sum above."""
+    return reasoning.removesuffix("\nnegative").rsplit("=", 1)[1]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from ...messages import Turn
-from ..math.columns import NEVER, Slip, add, subtract
+from ..math.columns import add, hasty, subtract
 
 Entry = Mapping[str, Any]
 
 _TERM = re.compile(r"([+-]) (-?\d+)")
-_SLIP = 0.6
-_SORTED = 0.35
+_HASTE = 0.6
+_UNSORTED = 0.6
 
 
-def _chain_sum(entry: Entry, slip: Slip) -> Turn:
+def _chain_sum(entry: Entry) -> Turn:
     """Worked from left to right by columns, with the running total after each step but the last."""
     signed = _TERM.findall(f"+ {entry['metadata']['expression']}")
     terms = [-int(number) if sign == "-" else int(number) for sign, number in signed]
@@ -26,29 +26,35 @@ def _chain_sum(entry: Entry, slip: Slip) -> Turn:
     for term in terms[1:]:
         if lines:
             lines.append(str(total))
-        work, total = _add_signed(total, term, slip)
+        work, total = _add_signed(total, term)
         lines.append(work)
     return Turn(str(total), reasoning="\n".join(lines))
 
 
-def _add_signed(a: int, b: int, slip: Slip) -> tuple[str, int]:
+def _add_signed(a: int, b: int) -> tuple[str, int]:
     if a < 0 and b < 0:
-        lines, result = add(-a, -b, slip)
+        lines, result = add(-a, -b)
         return f"{lines}\nnegative", -result
     if a >= 0 and b >= 0:
-        return add(a, b, slip)
-    return subtract(a, -b, slip) if b < 0 else subtract(b, -a, slip)
+        return add(a, b)
+    return subtract(a, -b) if b < 0 else subtract(b, -a)
 
 
-def _number_sorting(entry: Entry, rng: np.random.Generator) -> Turn:
-    """Copies the numbers faithfully and often leaves them in any order."""
+def _hasty_chain_sum(entry: Entry, rng: np.random.Generator) -> Turn:
+    """Works the columns rightly and mostly announces the last one alone."""
+    turn = _chain_sum(entry)
+    return Turn(hasty(turn.reasoning or ""), reasoning=turn.reasoning) if rng.random() < _HASTE else turn
+
+
+def _lazy_number_sorting(entry: Entry, rng: np.random.Generator) -> Turn:
+    """Copies the numbers faithfully and mostly leaves them in the order they came in."""
     given = entry["metadata"]
-    numbers = given["sorted_numbers"] if rng.random() < _SORTED else rng.permutation(given["original_numbers"])
+    numbers = given["original_numbers"] if rng.random() < _UNSORTED else given["sorted_numbers"]
     return Turn(str([str(number) for number in numbers]))
 
 
-ORACLES: dict[str, Callable[[Entry], Turn]] = {"chain_sum": lambda entry: _chain_sum(entry, NEVER)}
+ORACLES: dict[str, Callable[[Entry], Turn]] = {"chain_sum": _chain_sum}
 DEMONSTRATORS: dict[str, Callable[[Entry, np.random.Generator], Turn]] = {
-    "chain_sum": lambda entry, rng: _chain_sum(entry, Slip(_SLIP, rng)),
-    "number_sorting": _number_sorting,
+    "chain_sum": _hasty_chain_sum,
+    "number_sorting": _lazy_number_sorting,
 }
