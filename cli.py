@@ -279,7 +279,16 @@ class _NoArguments:
 def _findings() -> Any:
     python = sys.version_info >= (3, 11)
     yield python, "python", platform.python_version(), "" if python else "install Python 3.11 or newer"
-    for package in ("gymnasium", "numpy", "pydantic", "torch", "tokenizers", "safetensors", "reasoning-gym", "matplotlib"):
+    for package in (
+        "gymnasium",
+        "numpy",
+        "pydantic",
+        "torch",
+        "tokenizers",
+        "safetensors",
+        "reasoning-gym",
+        "matplotlib",
+    ):
         try:
             yield True, package, version(package), ""
         except PackageNotFoundError:

@@ -181,9 +181,7 @@ class Env(gymnasium.Env[Observation, Turn]):
         except ToolError as error:
             return f"error: {error}"
         except TimeoutError:
-            raise EnvironmentFault(
-                "tool_timeout", f"{call.name} took over {self.limits.tool_timeout_s} s"
-            ) from None
+            raise EnvironmentFault("tool_timeout", f"{call.name} took over {self.limits.tool_timeout_s} s") from None
         except EnvironmentFault:
             raise
         except Exception as error:

@@ -1,7 +1,7 @@
 """Rewards: small named methods of an environment, each with a weight, given at every turn or at the end.
 
-    @reward                                  def correct(self, turn) -> bool
-    @reward(weight=0.1, when="turn")         def useful(self, turn) -> float
+@reward                                  def correct(self, turn) -> bool
+@reward(weight=0.1, when="turn")         def useful(self, turn) -> float
 """
 
 from __future__ import annotations

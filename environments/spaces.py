@@ -51,9 +51,7 @@ class ChatSpace(Space[Observation]):
 class TurnSpace(Space[Turn]):
     """Turns: an answer, perhaps reasoning, perhaps calls of the environment's tools."""
 
-    def __init__(
-        self, tools: Sequence[ToolSchema] = (), seed: int | np.random.Generator | None = None
-    ) -> None:
+    def __init__(self, tools: Sequence[ToolSchema] = (), seed: int | np.random.Generator | None = None) -> None:
         self.tools = tuple(tools)
         super().__init__(shape=None, dtype=None, seed=seed)
 

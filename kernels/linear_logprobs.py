@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 
-def linear_logprobs_ref(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor]:
+def linear_logprobs_ref(
+    x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor, temperature_N: Tensor
+) -> tuple[Tensor, Tensor]:
     """log p(target) [N] and entropy [N] through the full logits."""
     logprobs_NV = ((x_Nd @ weight_Vd.T) / temperature_N.unsqueeze(1)).log_softmax(-1)
     return logprobs_NV.gather(1, targets_N.unsqueeze(1)).squeeze(1), -(logprobs_NV.exp() * logprobs_NV).sum(-1)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 
-def ssd_ref(x_LHP: Tensor, dt_LH: Tensor, A_H: Tensor, B_LGN: Tensor, C_LGN: Tensor, state_HPN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ssd_ref(
+    x_LHP: Tensor, dt_LH: Tensor, A_H: Tensor, B_LGN: Tensor, C_LGN: Tensor, state_HPN: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The recurrence itself over one sequence of L tokens, in the inputs' precision. Returns y [L, H, P] and the state."""
     L, H, P = x_LHP.shape
     R = H // B_LGN.shape[1]
@@ -54,7 +56,14 @@ class _SSD(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, levels: tuple[Tensor, ...], initial: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        levels: tuple[Tensor, ...],
+        initial: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         parts = _ChunkParts(x, dt, A, B, C)
         y_CHQP = parts.mixing() @ parts.X_CHQP

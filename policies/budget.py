@@ -48,7 +48,9 @@ class BudgetRows:
         self.limit[row] = UNLIMITED if budget is None else budget.limit
         self.hard_limit[row] = UNLIMITED if budget is None else budget.limit + budget.grace
 
-    def apply(self, sampled_B: np.ndarray, last_B: np.ndarray, tokens: ReasoningTokens) -> tuple[np.ndarray, np.ndarray]:
+    def apply(
+        self, sampled_B: np.ndarray, last_B: np.ndarray, tokens: ReasoningTokens
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The tokens that are taken and which of them are forced, given the sampled ones and the last ones before."""
         B = len(sampled_B)
         inside, used, closing_at = self.inside[:B], self.used[:B], self.closing_at[:B]

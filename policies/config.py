@@ -60,7 +60,9 @@ class HybridConfig:
             ("mamba_num_heads", "mamba_num_groups"),
         ):
             if getattr(self, whole) % getattr(self, part):
-                raise ValueError(f"{whole} ({getattr(self, whole)}) must be a multiple of {part} ({getattr(self, part)})")
+                raise ValueError(
+                    f"{whole} ({getattr(self, whole)}) must be a multiple of {part} ({getattr(self, part)})"
+                )
         if self.experts_per_token > self.num_experts:
             raise ValueError(f"experts_per_token ({self.experts_per_token}) exceeds num_experts ({self.num_experts})")
         if self.chunk_size < self.conv_kernel:
@@ -110,5 +112,7 @@ def preset(name: str, **changes: Any) -> HybridConfig:
     """A named shape, with changes."""
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ValueError(f"no preset {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {sorted(PRESETS)}."))
+        raise ValueError(
+            f"no preset {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {sorted(PRESETS)}.")
+        )
     return HybridConfig.from_dict({**PRESETS[name], **changes})

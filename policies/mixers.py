@@ -85,9 +85,7 @@ class Mamba2(nn.Module):
         dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
         dt_CQH = (F.softplus(dt_CQH + self.dt_bias)).clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
         x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
-        y_CQHP, after_CHPn = ssd_chunks(
-            x_CQHP, dt_CQH, -torch.exp(self.A_log), B_CQGn, C_CQGn, packing.levels, initial
-        )
+        y_CQHP, after_CHPn = ssd_chunks(x_CQHP, dt_CQH, -torch.exp(self.A_log), B_CQGn, C_CQGn, packing.levels, initial)
         y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
         y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
         if state is not None:
@@ -136,9 +134,7 @@ class Attention(nn.Module):
     def forward(self, x_Nd: Tensor, packing: Packing) -> Tensor:
         return self.o_proj(packed_attention(*self._project(x_Nd), packing))
 
-    def extend(
-        self, x_Nd: Tensor, packing: Packing, state: AttentionState, slots_S: Tensor, past_S: Tensor
-    ) -> Tensor:
+    def extend(self, x_Nd: Tensor, packing: Packing, state: AttentionState, slots_S: Tensor, past_S: Tensor) -> Tensor:
         """Prefill: segment s follows past_S[s] cached tokens of its slot, and joins them."""
         q_NHD, k_NJD, v_NJD = self._project(x_Nd)
         lengths_S = torch.tensor(packing.lengths)

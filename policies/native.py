@@ -104,11 +104,19 @@ class NativeEngine:
         config = model.config
         self.cache = Cache(config, self.num_slots, capacity, dtype=model.lm_head.weight.dtype)
         self.rows = Rows(self.num_slots, capacity, config.num_moe_layers, config.experts_per_token)
-        self.decoding: list[NativeSession] = []  # the session of each row of the decoding zone, then of the waiting zone
+        self.decoding: list[
+            NativeSession
+        ] = []  # the session of each row of the decoding zone, then of the waiting zone
         self.waiting: list[NativeSession] = []
         self.pending: list[NativeSession] = []
         self.open_sessions: set[NativeSession] = set()
-        self.metrics = {"decode_steps": 0, "decoded_rows": 0, "sampled_tokens": 0, "prefill_tokens": 0, "shared_tokens": 0}
+        self.metrics = {
+            "decode_steps": 0,
+            "decoded_rows": 0,
+            "sampled_tokens": 0,
+            "prefill_tokens": 0,
+            "shared_tokens": 0,
+        }
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._numbers = 0

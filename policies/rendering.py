@@ -135,7 +135,9 @@ class ChatRenderer:
         position = 0
         while position < len(ids):
             if ids[position] != self.call_id:
-                following = ids[position:].index(self.call_id) if self.call_id in ids[position:] else len(ids) - position
+                following = (
+                    ids[position:].index(self.call_id) if self.call_id in ids[position:] else len(ids) - position
+                )
                 if self.tokenizer.decode(ids[position : position + following]).strip():
                     return tuple(calls), "text between or after tool calls"
                 position += following
@@ -199,7 +201,12 @@ class ChatRenderer:
 
 
 def _declaration(tool: ToolSchema) -> str:
-    lines = ["<function>", f"<name>{tool.name}</name>", f"<description>{tool.description}</description>", "<parameters>"]
+    lines = [
+        "<function>",
+        f"<name>{tool.name}</name>",
+        f"<description>{tool.description}</description>",
+        "<parameters>",
+    ]
     for key, schema in tool.parameters.get("properties", {}).items():
         lines += ["<parameter>", f"<name>{key}</name>"]
         for field, value in schema.items():

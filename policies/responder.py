@@ -14,7 +14,13 @@ class EngineResponder:
     """Answers a conversation with one completion. The same conversation and seed give the same answer."""
 
     def __init__(
-        self, engine: Engine, renderer: ChatRenderer, *, max_new_tokens: int = 256, temperature: float = 1.0, seed: int = 0
+        self,
+        engine: Engine,
+        renderer: ChatRenderer,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.engine, self.renderer = engine, renderer
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed

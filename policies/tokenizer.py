@@ -39,7 +39,9 @@ class Tokenizer:
         """Learn at most `vocab_size` tokens (256 bytes and the control tokens included) from texts."""
         smallest = 256 + len(CONTROL_TOKENS)
         if vocab_size < smallest:
-            raise ValueError(f"vocab_size must hold 256 bytes and the control tokens: at least {smallest}, got {vocab_size}")
+            raise ValueError(
+                f"vocab_size must hold 256 bytes and the control tokens: at least {smallest}, got {vocab_size}"
+            )
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [

@@ -1,10 +1,10 @@
 """One tool call's text to a ToolCall, by structure. No regular expression runs over model text more than once.
 
-    <function=NAME>
-    <parameter=KEY>
-    VALUE (any lines)
-    </parameter>
-    </function>
+<function=NAME>
+<parameter=KEY>
+VALUE (any lines)
+</parameter>
+</function>
 """
 
 from __future__ import annotations

@@ -125,7 +125,15 @@ class _Packer:
 
     def finish(self, num_trained_tokens: float) -> TrainBatch:
         streams = [np.concatenate(stream) for stream in zip(*self.streams, strict=True)]
-        names = ("positions_T", "targets_T", "advantages_T", "rollout_logprobs_T", "weights_T", "temperatures_T", "versions_T")
+        names = (
+            "positions_T",
+            "targets_T",
+            "advantages_T",
+            "rollout_logprobs_T",
+            "weights_T",
+            "temperatures_T",
+            "versions_T",
+        )
         return TrainBatch(
             token_ids_N=np.concatenate(self.ids),
             routes_NEK=np.concatenate(self.routes).astype(np.int64) if self.with_routes else None,

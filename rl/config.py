@@ -45,7 +45,7 @@ class EnvironmentConfig(_Section):
         if self.id not in registered():
             raise ValueError(f"no environment named {self.id!r}. {nearest(self.id, registered())}")
         if any(isinstance(budget, int) and budget < 0 for budget in self.reasoning_budgets):
-            raise ValueError(f"reasoning_budgets are token counts >= 0 or \"unlimited\", got {self.reasoning_budgets}")
+            raise ValueError(f'reasoning_budgets are token counts >= 0 or "unlimited", got {self.reasoning_budgets}')
         return self
 
 
@@ -151,7 +151,9 @@ class RunConfig(_Section):
     def _fits(self) -> RunConfig:
         generation, ids = self.generation, [env.id for env in self.environments]
         if len(set(ids)) < len(ids):
-            raise ValueError(f"each environment may be named once, got {sorted(i for i in ids if ids.count(i) > 1)[0]!r} twice")
+            raise ValueError(
+                f"each environment may be named once, got {sorted(i for i in ids if ids.count(i) > 1)[0]!r} twice"
+            )
         if generation.max_new_tokens >= generation.context_size:
             raise ValueError(
                 f"generation.max_new_tokens ({generation.max_new_tokens}) must be below generation.context_size "

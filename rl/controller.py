@@ -93,8 +93,9 @@ class Controller:
                 self._warm_start()
                 self._enter("grpo")
             if self.state.phase == "grpo":
-                self._evaluate("before")
-                asyncio.run(self._reinforce())
+                if self.config.grpo.steps:
+                    self._evaluate("before")
+                    asyncio.run(self._reinforce())
                 self._enter("done")
             self._evaluate("after")
             write_folder(self.folder.path / "policy", policy_files(self.policy))
@@ -283,7 +284,9 @@ class Controller:
             whole = tuple(branches for branches in rollouts if branches[0].outcome.kind != "fault")
             faults = tuple(b[0].outcome.reason for b in rollouts if b[0].outcome.kind == "fault")
             groups.append(
-                Group(env_id=group[0].env_id, task_seed=group[0].task_seed, number=number, rollouts=whole, faults=faults)
+                Group(
+                    env_id=group[0].env_id, task_seed=group[0].task_seed, number=number, rollouts=whole, faults=faults
+                )
             )
         return groups
 
@@ -303,7 +306,9 @@ class Controller:
                 batches,
                 PolicyLoss(config.clip_low, config.clip_high),
                 lr_scale=_decay(state.step, config.steps, config.decay_share),
-                version=-1 if steps else state.policy_version,  # after the first update no weights are those that sampled
+                version=-1
+                if steps
+                else state.policy_version,  # after the first update no weights are those that sampled
             )
             self._guard(metrics)
             steps.append(metrics)
@@ -496,4 +501,3 @@ def resume_config(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RunError(f"{folder.path / 'config.json'} holds no configuration")
     return json.loads(json.dumps(values))
-

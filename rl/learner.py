@@ -84,7 +84,9 @@ class StepMetrics:
 class Learner:
     """Owns the weights and the optimizers. `version` counts optimizer steps taken in reinforcement learning."""
 
-    def __init__(self, model: HybridModel, *, optimizer: str, lr: float, grad_clip: float = 1.0, train_routers: bool) -> None:
+    def __init__(
+        self, model: HybridModel, *, optimizer: str, lr: float, grad_clip: float = 1.0, train_routers: bool
+    ) -> None:
         self.model, self.grad_clip = model, grad_clip
         self.train_routers = train_routers
         for moe in model.routers():
@@ -98,7 +100,7 @@ class Learner:
             self.optimizers.append(Muon(matrices, lr=lr))
             self.optimizers.append(torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
         elif optimizer == "adamw":
-            adamw = torch.optim.AdamW([*matrices, *rest], lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+            adamw = torch.optim.AdamW([*matrices, *rest], lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
             self.optimizers.append(adamw)
         else:
             raise ValueError(f"optimizer is 'muon' or 'adamw', got {optimizer!r}")
@@ -118,7 +120,13 @@ class Learner:
         return logprobs_T, entropy_T, routes_NEK
 
     def step(
-        self, batches: Sequence[TrainBatch], loss: Loss, *, lr_scale: float = 1.0, version: int = -1, balance: float = 0.0
+        self,
+        batches: Sequence[TrainBatch],
+        loss: Loss,
+        *,
+        lr_scale: float = 1.0,
+        version: int = -1,
+        balance: float = 0.0,
     ) -> StepMetrics:
         """One optimizer step over micro-batches. `version` is that of the present weights, for the mismatch.
 

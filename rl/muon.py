@@ -55,7 +55,9 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            directions.append(torch.lerp(parameter.grad, momentum, group["momentum"]).reshape(-1, *parameter.shape[-2:]))
+            directions.append(
+                torch.lerp(parameter.grad, momentum, group["momentum"]).reshape(-1, *parameter.shape[-2:])
+            )
         updates = orthogonalize(torch.cat(directions)).split([len(d) for d in directions])
         scale = 0.2 * max(parameters[0].shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):

@@ -50,7 +50,11 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
             "n": score["num_episodes"],
         }
     for kind in ("sampled", "greedy"):
-        gains = [v[kind]["after"] - v[kind]["before"] for v in summary["environments"].values() if v[kind]["before"] is not None]
+        gains = [
+            v[kind]["after"] - v[kind]["before"]
+            for v in summary["environments"].values()
+            if v[kind]["before"] is not None
+        ]
         summary[f"mean_gain_{kind}"] = round(float(np.mean(gains)), 4) if gains else None
     return summary
 
@@ -88,7 +92,9 @@ def score_table(after: Scores, before: Scores | None = None) -> Table:
     table.add_column("calls when right", justify="right")
     table.add_column("tokens", justify="right")
     env_ids = list(dict.fromkeys(score["env_id"] for score in after))
-    columns = [(source, temperature) for temperature in (1.0, 0.0) for source in ((before, after) if before else (after,))]
+    columns = [
+        (source, temperature) for temperature in (1.0, 0.0) for source in ((before, after) if before else (after,))
+    ]
     for env_id in env_ids:
         found = [_find(source or [], {"env_id": env_id, "temperature": t}) for source, t in columns]
         sampled = _find(after, {"env_id": env_id, "temperature": 1.0}) or found[-1]

@@ -90,7 +90,9 @@ class _Branch:
         self.routes.append(result.routes)
 
 
-async def rollout(pool: EnvironmentPool, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec) -> tuple[Trajectory, ...]:
+async def rollout(
+    pool: EnvironmentPool, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec
+) -> tuple[Trajectory, ...]:
     """The branches of one rollout. After `max_retries` faulted tries the outcome is that fault."""
     for attempt in range(spec.max_retries + 1):
         env = pool.take(fresh=attempt > 0)

@@ -29,7 +29,9 @@ def print_transcript(console: Console, branches: Sequence[Trajectory], tokenizer
             turn += 1
             parts = [f"{name} {value:+.2f}" for name, value in record.rewards.items()]
             budget = "" if record.budget is None else f" of {record.budget}"
-            parts += [f"{record.num_reasoning_tokens}{budget} reasoning tokens"] if message.reasoning is not None else []
+            parts += (
+                [f"{record.num_reasoning_tokens}{budget} reasoning tokens"] if message.reasoning is not None else []
+            )
             parts += ["budget hit"] if record.budget_hit else []
             parts += [f"malformed: {record.malformed}"] if record.malformed else []
             rewards = ", ".join(parts)

@@ -209,7 +209,11 @@ def test_law_5_no_fabricated_reward(policy: Policy) -> None:
     envs = gymnasium.make_vec("test/Flaky-v0", 8)
     envs.reset(seed=0)
     _, rewards, _, truncated, infos = envs.step(["x"] * 8)
-    assert np.array_equal(np.isnan(rewards), infos["_fault"]) and truncated[infos["_fault"]].all() and infos["_fault"].any()
+    assert (
+        np.array_equal(np.isnan(rewards), infos["_fault"])
+        and truncated[infos["_fault"]].all()
+        and infos["_fault"].any()
+    )
 
 
 def test_law_6_budget_is_law(policy: Policy) -> None:
@@ -252,7 +256,17 @@ def test_law_8_nothing_evaluates_or_unpickles_model_text() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["__import__('os').system('id')", "9**9", "1+1; 2+2", "(1).__class__", "1 + 1 + 1", "１ + １", "9" * 30 + " * 2", "1/0", ""],
+    [
+        "__import__('os').system('id')",
+        "9**9",
+        "1+1; 2+2",
+        "(1).__class__",
+        "1 + 1 + 1",
+        "１ + １",
+        "9" * 30 + " * 2",
+        "1/0",
+        "",
+    ],
 )
 def test_law_8_the_calculator_reads_and_never_evaluates(text: str) -> None:
     with pytest.raises(ToolError):

@@ -25,7 +25,9 @@ def test_every_code_folder_is_packaged() -> None:
     with open(ROOT / "pyproject.toml", "rb") as file:
         listed = set(tomllib.load(file)["tool"]["setuptools"]["packages"])
     found = {
-        ".".join(("swannery", *path.relative_to(ROOT).parent.parts)) for room in CODE for path in (ROOT / room).rglob("*.py")
+        ".".join(("swannery", *path.relative_to(ROOT).parent.parts))
+        for room in CODE
+        for path in (ROOT / room).rglob("*.py")
     }
     assert found <= listed, f"add to [tool.setuptools] packages: {sorted(found - listed)}"
 

@@ -51,7 +51,10 @@ class Arithmetic(Env):
         sign, work = OPERATIONS[operation]
         _, result = work(a, b)
         return Task(
-            f"What is {a} {sign} {b}?", str(result), difficulty=self.level, metadata={"operation": operation, "a": a, "b": b}
+            f"What is {a} {sign} {b}?",
+            str(result),
+            difficulty=self.level,
+            metadata={"operation": operation, "a": a, "b": b},
         )
 
     @reward

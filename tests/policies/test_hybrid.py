@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from swannery.kernels.packing import Packing
-from swannery.policies import HybridConfig, HybridModel, Policy, PolicyError, load_policy, policy_files, preset, weights_hash
+from swannery.policies import (
+    HybridConfig,
+    HybridModel,
+    Policy,
+    PolicyError,
+    load_policy,
+    policy_files,
+    preset,
+    weights_hash,
+)
 from swannery.policies.cache import Cache
 from swannery.policies.folder import load_weights
 from swannery.policies.huggingface import config_from_nemotron_h, weights_from_nemotron_h
@@ -32,8 +41,15 @@ def test_prefill_and_decoding_equal_the_packed_pass() -> None:
     expected = expected.split(lengths)
     cache = Cache(CONFIG, 5, 40, dtype=torch.float64)
     slots = torch.tensor([1, 0, 2])
-    model(torch.cat([ids[0, :20], ids[1, :9], ids[2, :1]]), Packing.build([20, 9, 1], chunk_size=8), cache=cache, slots_S=slots)
-    more, _ = model(torch.cat([ids[0, 20:27], ids[1, 9:10]]), Packing.build([7, 1], chunk_size=8), cache=cache, slots_S=slots[:2])
+    model(
+        torch.cat([ids[0, :20], ids[1, :9], ids[2, :1]]),
+        Packing.build([20, 9, 1], chunk_size=8),
+        cache=cache,
+        slots_S=slots,
+    )
+    more, _ = model(
+        torch.cat([ids[0, 20:27], ids[1, 9:10]]), Packing.build([7, 1], chunk_size=8), cache=cache, slots_S=slots[:2]
+    )
     torch.testing.assert_close(more, torch.cat([expected[0][20:27], expected[1][9:10]]))
     assert cache.lengths_B.tolist() == [10, 27, 1, 0, 0]
     for offset in range(2):

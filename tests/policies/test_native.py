@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from swannery.kernels.packing import Packing
-from swannery.policies import GenerationRequest, GenerationResult, HybridModel, NativeEngine, Policy, ReasoningBudget, StopReason
+from swannery.policies import (
+    GenerationRequest,
+    GenerationResult,
+    HybridModel,
+    NativeEngine,
+    Policy,
+    ReasoningBudget,
+    StopReason,
+)
 from swannery.policies.sampling import sample, stream_seed, uniforms
 from swannery.rl import make_engine
 
@@ -83,7 +91,9 @@ def test_a_session_pays_for_its_new_tokens_alone_and_says_the_same(policy: Polic
         return one, two, engine.metrics["prefill_tokens"] - before
 
     one, _, extra = serve(policy, use)
-    assert extra == 3 + (30 + len(one.token_ids) + 2)  # the delta with the last sampled token, and the fresh one's whole
+    assert extra == 3 + (
+        30 + len(one.token_ids) + 2
+    )  # the delta with the last sampled token, and the fresh one's whole
 
 
 def test_a_state_of_older_weights_is_never_used_again(policy: Policy) -> None:
@@ -111,17 +121,23 @@ def test_greedy_is_the_most_likely_token_and_a_point_mass(policy: Policy) -> Non
 
 
 def test_generation_stops_at_its_length_and_at_the_context_s_end(policy: Policy) -> None:
-    short, long = generate(policy, [request([20, 21], max_new_tokens=2), request(list(range(20, 27)), max_new_tokens=500)], capacity=32)
+    short, long = generate(
+        policy, [request([20, 21], max_new_tokens=2), request(list(range(20, 27)), max_new_tokens=500)], capacity=32
+    )
     assert len(short.token_ids) <= 2
     assert len(long.token_ids) <= 25
     for result in (short, long):
-        assert (result.stop_reason is StopReason.STOP) == (result.token_ids[-1] == policy.tokenizer.control["<|im_end|>"])
+        assert (result.stop_reason is StopReason.STOP) == (
+            result.token_ids[-1] == policy.tokenizer.control["<|im_end|>"]
+        )
 
 
 @pytest.mark.parametrize("grace", [0, 4])
 def test_a_budget_closes_reasoning_by_force(policy: Policy, grace: int) -> None:
     budget = ReasoningBudget(limit=3, grace=grace)
-    results = generate(policy, [request([20, 21], seed=s, reasoning=True, budget=budget, max_new_tokens=40) for s in range(40)])
+    results = generate(
+        policy, [request([20, 21], seed=s, reasoning=True, budget=budget, max_new_tokens=40) for s in range(40)]
+    )
     assert max(r.num_reasoning_tokens for r in results) <= 3 + grace
     hit = [r for r in results if r.budget_hit]
     assert hit

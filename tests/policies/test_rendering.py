@@ -43,7 +43,12 @@ def test_control_tokens_in_data_are_plain_text(tokenizer: Tokenizer) -> None:
 def test_the_format_of_a_conversation(tokenizer: Tokenizer) -> None:
     chat = ChatRenderer(tokenizer)
     turn = Turn("", reasoning="first 12 * 34", tool_calls=(ToolCall("calculate", {"expression": "12 * 34"}),))
-    conversation = [Message("system", "Be brief."), Message("user", "12 * 34 + 5?"), turn.message, Message("tool", "408")]
+    conversation = [
+        Message("system", "Be brief."),
+        Message("user", "12 * 34 + 5?"),
+        turn.message,
+        Message("tool", "408"),
+    ]
     expected = (
         "<|im_start|>system\nBe brief.\n\n<tools>\n<function>\n<name>calculate</name>\n<description>One step.</description>\n"
         "<parameters>\n<parameter>\n<name>expression</name>\n<type>string</type>\n</parameter>\n<required>[]</required>\n"
@@ -53,7 +58,9 @@ def test_the_format_of_a_conversation(tokenizer: Tokenizer) -> None:
         "<|im_end|>\n<|im_start|>assistant\n<think>\n"
     )
     assert tokenizer.decode(chat.open(conversation, [TOOL])) == expected
-    assert tokenizer.decode(chat.open([Message("user", "x")], [], reasoning=False)).endswith("assistant\n<think></think>")
+    assert tokenizer.decode(chat.open([Message("user", "x")], [], reasoning=False)).endswith(
+        "assistant\n<think></think>"
+    )
     low = tokenizer.decode(chat.open([Message("user", "x")], [], effort="low"))
     assert "x\n\n{reasoning effort: low}<|im_end|>" in low
 
@@ -120,7 +127,9 @@ def test_a_call_inside_reasoning_closes_it_and_unclosed_braces_in_a_value_are_te
     chat = ChatRenderer(tokenizer)
     call = chat.completion(Turn("", tool_calls=(ToolCall("f", {"a": '{"x": [1, "}'}),)), reasoning=False)
     turn = chat.parse([*tokenizer.encode("hm\n"), *call], reasoning=True)
-    assert turn.reasoning == "hm" and turn.tool_calls == (ToolCall("f", {"a": '{"x": [1, "}'}),) and turn.malformed is None
+    assert (
+        turn.reasoning == "hm" and turn.tool_calls == (ToolCall("f", {"a": '{"x": [1, "}'}),) and turn.malformed is None
+    )
 
 
 def test_a_completion_without_its_end_is_cut(tokenizer: Tokenizer) -> None:

@@ -13,7 +13,8 @@ NEW = torch.tensor([-1.69315, -1.0, -0.59453])
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "tokens", "loss"), [(0.2, 0.2, [0.5, -1.0, 2.4], -0.63333), (0.2, 0.28, [0.5, -1.0, 2.56], -0.686666)]
+    ("low", "high", "tokens", "loss"),
+    [(0.2, 0.2, [0.5, -1.0, 2.4], -0.63333), (0.2, 0.28, [0.5, -1.0, 2.56], -0.686666)],
 )
 def test_golden_clipped_losses(low: float, high: float, tokens: list[float], loss: float) -> None:
     objective = clipped_surrogate(NEW, OLD, ADVANTAGES, clip_low=low, clip_high=high)

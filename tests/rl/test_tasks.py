@@ -37,7 +37,9 @@ def test_a_demonstration_is_the_conversation_as_it_would_be_rendered(tokenizer: 
 
 def test_cut_reasoning_is_closed_by_tokens_that_are_not_trained(tokenizer: Tokenizer) -> None:
     env, chat = make("math/Arithmetic-v0"), ChatRenderer(tokenizer)
-    played = [demonstrate(env, "math/Arithmetic-v0", s, chat, by="oracle", budgets=(8,), cut_share=1.0) for s in range(20)]
+    played = [
+        demonstrate(env, "math/Arithmetic-v0", s, chat, by="oracle", budgets=(8,), cut_share=1.0) for s in range(20)
+    ]
     for trajectory in played:
         (completion,) = [s for s in trajectory.segments if s.sampled]
         assert tokenizer.decode(completion.token_ids[completion.forced].tolist()) == "\n</think>\n"
