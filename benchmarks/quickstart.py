@@ -54,16 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
-    parser.add_argument("--no-controls", action="store_true")
+    parser.add_argument("--control-seeds", type=int, default=None, help="controls for the first so many seeds only")
     known, options = parser.parse_known_args()
-    results = []
-    for seed in range(known.seeds):
-        grpo = train(known.output / f"seed-{seed}", seed, *options)
-        row: dict[str, Any] = {"seed": seed, "grpo": grpo}
-        if not known.no_controls:
-            for by in ("demonstrator", "oracle"):
-                row[by] = control(known.output / f"seed-{seed}-{by}", seed, grpo, by, options)
-        results.append(row)
+    results: list[dict[str, Any]] = [
+        {"seed": seed, "grpo": train(known.output / f"seed-{seed}", seed, *options)} for seed in range(known.seeds)
+    ]
+    for row in results[: known.control_seeds]:
+        for by in ("demonstrator", "oracle"):
+            row[by] = control(known.output / f"seed-{row['seed']}-{by}", row["seed"], row["grpo"], by, options)
     print_table(results)
     print(json.dumps(summarize(results)))
 

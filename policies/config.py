@@ -96,7 +96,6 @@ class HybridConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny-1m": {},
-    "narrow-1m": dict(hidden_size=96, mamba_head_dim=48, head_dim=24, num_experts=18, expert_size=96, shared_expert_size=192),
     "tiny-100k": dict(
         pattern="M*E", vocab_size=320, hidden_size=48, mamba_head_dim=24, ssm_state_size=8, chunk_size=8, head_dim=16,
         num_attention_heads=2, num_key_value_heads=1, num_experts=4, expert_size=32, shared_expert_size=64,

@@ -24,9 +24,18 @@ import numpy as np
 import safetensors.torch
 
 from ..environments import Env, make
-from ..policies import ChatRenderer, HybridModel, NativeEngine, Policy, ReasoningTokens, Tokenizer
-from ..policies import load_policy, policy_files, preset, weights_hash
-from ..policies.folder import load_weights
+from ..policies import (
+    ChatRenderer,
+    HybridModel,
+    NativeEngine,
+    Policy,
+    ReasoningTokens,
+    Tokenizer,
+    load_policy,
+    policy_files,
+    preset,
+    weights_hash,
+)
 from ..policies.sampling import stream_seed
 from .advantages import leave_one_out
 from .batch import Sample, micro_batches, pack, total_weight
@@ -38,7 +47,7 @@ from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
 from .run_folder import RunError, RunFolder, write_folder
 from .runner import EnvironmentPool, RolloutSpec, rollout
 from .tasks import task_seed
-from .trajectory import Group, Trajectory
+from .trajectory import Group
 
 PHASES = ("sft", "grpo", "done")
 MISMATCH_BOUND = 1e-4

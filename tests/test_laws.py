@@ -19,8 +19,18 @@ from swannery.environments import Env, EnvironmentFault, Message, Task, ToolErro
 from swannery.environments.tools.calculator import one_step
 from swannery.policies import ChatRenderer, GenerationResult, Policy
 from swannery.rl import (
-    EnvironmentPool, Learner, PolicyLoss, RolloutSpec, Sample, Trajectory, make_engine, micro_batches, pack, rollout,
-    score_group, total_weight,
+    EnvironmentPool,
+    Learner,
+    PolicyLoss,
+    RolloutSpec,
+    Sample,
+    Trajectory,
+    make_engine,
+    micro_batches,
+    pack,
+    rollout,
+    score_group,
+    total_weight,
 )  # fmt: skip
 from swannery.rl.evaluation import budget_violations
 from swannery.rl.learner import Streams

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from swannery.environments import (
-    AsyncioVectorEnv, Env, EnvironmentFault, Message, Task, ToolCall, ToolError, Turn, make, register, registered, reward, tool,
+    AsyncioVectorEnv,
+    Env,
+    EnvironmentFault,
+    Message,
+    Task,
+    ToolCall,
+    ToolError,
+    Turn,
+    make,
+    register,
+    registered,
+    reward,
+    tool,
 )  # fmt: skip
 from swannery.environments.math.columns import add, hasty, multiply, subtract
 from swannery.environments.spaces import ChatSpace, TurnSpace

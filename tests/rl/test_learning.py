@@ -7,8 +7,19 @@ import numpy as np
 from swannery.environments import Env, Task, Turn, make, register, reward
 from swannery.policies import ChatRenderer, HybridModel, Policy, Tokenizer, preset
 from swannery.rl import (
-    EnvironmentPool, Group, Learner, PolicyLoss, RolloutSpec, Sample, demonstrate, make_engine, micro_batches, pack, rollout,
-    score_group, total_weight,
+    EnvironmentPool,
+    Group,
+    Learner,
+    PolicyLoss,
+    RolloutSpec,
+    Sample,
+    demonstrate,
+    make_engine,
+    micro_batches,
+    pack,
+    rollout,
+    score_group,
+    total_weight,
 )  # fmt: skip
 from swannery.rl.demonstrations import training_text
 from swannery.rl.learner import negative_log_likelihood
