@@ -85,7 +85,7 @@ class SFTConfig(_Section):
 class GRPOConfig(_Section):
     """Group-relative policy optimisation. 0 steps leave it out."""
 
-    steps: int = Field(default=150, ge=0)
+    steps: int = Field(default=200, ge=0)
     prompts_per_step: int = Field(default=20, ge=1)
     group_size: int = 12
     updates_per_step: int = Field(default=2, ge=1)
