@@ -42,6 +42,11 @@ def _told(verb: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
     return run
 
 
+def _console() -> Console:
+    """Where a person looks: the terminal, or stderr with room for tables when stdout is a pipe for the JSON line."""
+    return Console() if sys.stdout.isatty() else Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
+
 def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
@@ -82,7 +87,7 @@ def _train(config: Any, folder: Any) -> int:
     from .rl.process import prepare
     from .rl.report import draw, show, summarize
 
-    console = Console(stderr=not sys.stdout.isatty())
+    console = _console()
     prepare(config.num_threads)
     start = time.monotonic()
     controller = Controller(config, folder, Display(console))
@@ -121,7 +126,8 @@ class EvalArguments:
 @_told
 def evaluate(arguments: list[str]) -> int:
     """Play held-out tasks and print accuracies with intervals."""
-    from .rl.controller import evaluation_budget, make_engine
+    from .policies import make_engine
+    from .rl.controller import evaluation_budget
     from .rl.display import Display
     from .rl.evaluation import evaluate as play
     from .rl.process import prepare
@@ -129,7 +135,7 @@ def evaluate(arguments: list[str]) -> int:
 
     chosen = tyro.cli(EvalArguments, args=arguments, prog="swannery eval")
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
-    console = Console(stderr=not sys.stdout.isatty())
+    console = _console()
     prepare(config.num_threads)
     envs = {env_id: controller.envs[env_id] for env_id in env_ids}
 
@@ -145,7 +151,7 @@ def evaluate(arguments: list[str]) -> int:
                 num_tasks=chosen.num_tasks,
                 temperature=temperature,
                 max_new_tokens=size.max_new_tokens,
-                budgets={env_id: evaluation_budget(controller._budgets(env_id)) for env_id in envs},
+                budgets={env_id: evaluation_budget(controller.budgets(env_id)) for env_id in envs},
                 on_episode=on_episode,
             )
         return [score.to_dict() for score in found]
@@ -185,7 +191,8 @@ class SampleArguments:
 @_told
 def sample(arguments: list[str]) -> int:
     """Play one held-out task and show it: reasoning, tool calls, rewards, and which tokens are trained."""
-    from .rl.controller import evaluation_budget, make_engine
+    from .policies import make_engine
+    from .rl.controller import evaluation_budget
     from .rl.process import prepare
     from .rl.runner import RolloutSpec, rollout
     from .rl.tasks import task_seed
@@ -195,7 +202,7 @@ def sample(arguments: list[str]) -> int:
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
     prepare(config.num_threads)
     env_id = env_ids[0]
-    budget = evaluation_budget(controller._budgets(env_id)) if chosen.budget < 0 else chosen.budget
+    budget = evaluation_budget(controller.budgets(env_id)) if chosen.budget < 0 else chosen.budget
     spec = RolloutSpec(
         env_id=env_id,
         task_seed=task_seed(controller.envs[env_id], env_id, "test", chosen.task, 0),

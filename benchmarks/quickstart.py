@@ -90,15 +90,13 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
         grpo = result["grpo"]
         calculator = grpo["environments"]["tools/Calculator-v0"]["sampled"]
         guess = grpo["environments"]["chat/Guess-v0"]["sampled"]
-        seconds = grpo["seconds"]
-        work = seconds["grpo_roll_out"] + seconds["grpo_learn"]
         rows.append(
             {
                 "seed": result["seed"],
                 "wall_s": grpo["wall_s"],
                 "peak_memory_mb": grpo["peak_memory_mb"],
                 "sampled_tokens_per_s": grpo["sampled_tokens_per_s"],
-                "decode_and_learn_share": round(work / (work + seconds.get("grpo_save", 0.0)), 3),
+                "model_share_of_a_step": grpo["model_share_of_a_step"],
                 "gain_sampled": grpo["mean_gain_sampled"],
                 "gain_greedy": grpo["mean_gain_greedy"],
                 "calculator_gain": round(calculator["after"] - calculator["before"], 4),

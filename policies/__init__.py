@@ -8,6 +8,7 @@ from .hybrid import HybridModel, weights_hash
 from .native import NativeEngine
 from .rendering import ChatRenderer
 from .responder import EngineResponder
+from .serving import make_engine
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "StopReason",
     "Tokenizer",
     "load_policy",
+    "make_engine",
     "policy_files",
     "preset",
     "weights_hash",

@@ -57,7 +57,15 @@ def load_policy(folder: Path) -> Policy:
             raise PolicyError(f"{folder} is no policy folder: {name} is missing")
     model = HybridModel(_read_config(folder / "config.json"))
     load_weights(model, folder / "model.safetensors")
-    return Policy(model, Tokenizer.load(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise PolicyError(f"{folder / 'tokenizer.json'} is no tokenizer of a policy: {error}") from None
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise PolicyError(
+            f"{folder}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}"
+        )
+    return Policy(model, tokenizer)
 
 
 def load_weights(model: HybridModel, path: Path) -> None:

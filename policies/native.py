@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,7 @@ class NativeEngine:
             "sampled_tokens": 0,
             "prefill_tokens": 0,
             "shared_tokens": 0,
+            "model_s": 0.0,
         }
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -328,7 +330,9 @@ class NativeEngine:
             num_buckets=0,
         )
         ids_N = torch.tensor([token for piece in pieces for token in piece])
+        began = time.perf_counter()
         _, routes_NEK = self.model(ids_N, packing, cache=self.cache, slots_S=slots_S)
+        self.metrics["model_s"] += time.perf_counter() - began
         routes, at = routes_NEK.numpy().astype(np.uint8), 0
         for session, piece in zip(batch, pieces, strict=True):
             self.rows.routes[session.row, session.cached : session.cached + len(piece)] = routes[at : at + len(piece)]
@@ -349,6 +353,7 @@ class NativeEngine:
     @torch.inference_mode()
     def _step(self) -> None:
         """One token for every decoding row."""
+        began = time.perf_counter()
         rows, B = self.rows, len(self.decoding)
         padded = min(self.num_slots, -(-B // ROW_MULTIPLE) * ROW_MULTIPLE)
         spare = self._spare(B, padded)
@@ -361,6 +366,7 @@ class NativeEngine:
         u_B[:B] = uniforms(rows.seed[:B], at_B - rows.start[:B])
         temperature_B = torch.from_numpy(rows.temperature[:padded])
         sampled_B, logprobs_B = sample(self.model.logits(hidden_Bd), temperature_B, torch.from_numpy(u_B))
+        self.metrics["model_s"] += time.perf_counter() - began
         tokens_B, forced_B = rows.budget.apply(sampled_B.numpy()[:B], last_B, self.reasoning_tokens)
         rows.ids[row_B, at_B] = tokens_B
         rows.logprobs[row_B, at_B] = np.where(forced_B, 0.0, logprobs_B.numpy()[:B])

@@ -11,7 +11,11 @@ from .sampling import stream_seed
 
 
 class EngineResponder:
-    """Answers a conversation with one completion. The same conversation and seed give the same answer."""
+    """Answers a conversation with one completion. The same conversation and seed give the same answer.
+
+    Give it an engine of its own, or an asynchronous one: a synchronous engine moves only when all of its sessions wait,
+    and the session whose environment asks here does not.
+    """
 
     def __init__(
         self,

@@ -3,13 +3,14 @@
 from .advantages import centered, leave_one_out
 from .batch import Sample, TrainBatch, micro_batches, pack, total_weight
 from .config import ConfigError, RunConfig, load_config, read_toml
-from .controller import Controller, Interrupted, make_engine, score_group
+from .controller import Controller, Interrupted
 from .demonstrations import demonstrate
 from .evaluation import Score, evaluate, wilson
 from .learner import Learner, PolicyLoss
 from .losses import clipped_surrogate, token_mean_loss
 from .run_folder import RunError, RunFolder
 from .runner import EnvironmentPool, RolloutSpec, rollout
+from .scoring import score_group
 from .trajectory import Group, Segment, Trajectory, TurnRecord
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "evaluate",
     "leave_one_out",
     "load_config",
-    "make_engine",
     "micro_batches",
     "pack",
     "read_toml",

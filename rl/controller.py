@@ -13,7 +13,6 @@ import asyncio
 import json
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,23 +28,24 @@ from ..policies import (
     HybridModel,
     NativeEngine,
     Policy,
-    ReasoningTokens,
     Tokenizer,
     load_policy,
+    make_engine,
     policy_files,
     preset,
     weights_hash,
 )
 from ..policies.sampling import stream_seed
-from .advantages import leave_one_out
 from .batch import Sample, micro_batches, pack, total_weight
 from .config import EnvironmentConfig, RunConfig
 from .demonstrations import demonstrate, training_text
 from .display import Display
-from .evaluation import Score, budget_violations, evaluate
+from .evaluation import Score, evaluate
 from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
+from .metrics import environment_row, quantile
 from .run_folder import RunError, RunFolder, write_folder
 from .runner import EnvironmentPool, RolloutSpec, rollout
+from .scoring import score_group
 from .tasks import task_seed
 from .trajectory import Group
 
@@ -230,7 +230,7 @@ class Controller:
     def _demonstrations(self, env_id: str, renderer: ChatRenderer) -> list[Sample]:
         """The demonstrations of the next task of an environment."""
         env, config, seed = self.envs[env_id], self.config.sft, self._next_task(env_id)
-        budgets = self._budgets(env_id)
+        budgets = self.budgets(env_id)
         budget = budgets[seed % len(budgets)]
         played = [
             demonstrate(
@@ -254,8 +254,12 @@ class Controller:
                         steps = self._learn(groups)
                     engine.load_weights(self.policy.model.state_dict(), state.policy_version)
                     state.step += 1
-                    state.add(sampled_tokens=engine.metrics["sampled_tokens"] - before["sampled_tokens"])
-                    rows = {env_id: _row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
+                    model_s = engine.metrics["model_s"] - before["model_s"] + sum(m.model_s for m in steps)
+                    state.add(
+                        sampled_tokens=engine.metrics["sampled_tokens"] - before["sampled_tokens"],
+                        seconds_grpo_model=model_s,
+                    )
+                    rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
                     self._log_step(rows, steps)
                     mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
                     phase.advance(f"mean reward {mean:.2f}", rows)
@@ -268,7 +272,7 @@ class Controller:
         specs: list[list[RolloutSpec]] = []
         for number, env_id in enumerate(self._allot(config.prompts_per_step)):
             seed = self._next_task(env_id)
-            budgets = self._budgets(env_id)
+            budgets = self.budgets(env_id)
             budget = budgets[stream_seed(self.config.seed, "budget", step, number) % len(budgets)]
             specs.append([])
             for index in range(config.group_size):
@@ -339,7 +343,7 @@ class Controller:
             "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
             "trained_tokens": sum(m.num_trained_tokens for m in steps),
             "packed_tokens": sum(m.num_packed_tokens for m in steps),
-            "mismatch": {"max": largest, "p50": _quantile(mismatch, 0.5), "p999": _quantile(mismatch, 0.999)},
+            "mismatch": {"max": largest, "p50": quantile(mismatch, 0.5), "p999": quantile(mismatch, 0.999)},
         }
         for row in rows.values():
             state.add(
@@ -387,7 +391,7 @@ class Controller:
                 num_tasks=self.config.evaluation.num_tasks,
                 temperature=temperature,
                 max_new_tokens=self.config.generation.max_new_tokens,
-                budgets={env_id: evaluation_budget(self._budgets(env_id)) for env_id in self.envs},
+                budgets={env_id: evaluation_budget(self.budgets(env_id)) for env_id in self.envs},
                 on_episode=on_episode,
             )
         return scores
@@ -399,7 +403,8 @@ class Controller:
         engine.policy_version = self.state.policy_version
         return engine
 
-    def _budgets(self, env_id: str) -> tuple[int | None, ...]:
+    def budgets(self, env_id: str) -> tuple[int | None, ...]:
+        """The reasoning budgets that an environment's training samples from."""
         config = next(env for env in self.config.environments if env.id == env_id)
         declared = tuple(None if b == "unlimited" else b for b in config.reasoning_budgets)
         return declared or self.envs[env_id].limits.reasoning_budgets
@@ -425,37 +430,6 @@ class Controller:
         return weights_hash(self.policy.model.state_dict())
 
 
-def make_engine(policy: Policy, *, num_slots: int, capacity: int) -> NativeEngine:
-    """A synchronous engine of a policy, with what it must know of the chat format."""
-    renderer = ChatRenderer(policy.tokenizer)
-    ends_line = np.zeros(policy.model.config.vocab_size, bool)
-    ends_line[policy.tokenizer.newline_ids()] = True
-    tokens = ReasoningTokens(
-        end_id=renderer.think_end_id,
-        call_id=renderer.call_id,
-        newline_id=policy.tokenizer.encode("\n")[0],
-        ends_line=ends_line,
-    )
-    return NativeEngine(
-        policy.model, stop_ids=renderer.stop_ids, reasoning_tokens=tokens, num_slots=num_slots, capacity=capacity
-    )
-
-
-def score_group(group: Group) -> list[Sample]:
-    """Samples with leave-one-out advantages. Empty where fewer than two rollouts are left or all rewards agree."""
-    if len(group.rollouts) < 2:
-        return []
-    advantages = leave_one_out(group.rewards)
-    if float(np.abs(advantages).max()) < 1e-9:
-        return []
-    return [
-        Sample(branch, float(advantage))
-        for branches, advantage in zip(group.rollouts, advantages, strict=True)
-        for branch in branches
-        if branch.num_sampled
-    ]
-
-
 def evaluation_budget(budgets: tuple[int | None, ...]) -> int | None:
     """Evaluation reasons as much as it is ever allowed to."""
     return None if None in budgets else max(b for b in budgets if b is not None)
@@ -468,40 +442,6 @@ def _maker(env: EnvironmentConfig) -> Any:
 def _decay(step: int, total: int, share: float) -> float:
     """1, then linearly down to 0 over the last share of the steps."""
     return min(1.0, (total - step) / max(share * total, 1e-9))
-
-
-def _quantile(values: np.ndarray, q: float) -> float:
-    return float(np.quantile(values, q)) if len(values) else 0.0
-
-
-def _row(groups: list[Group]) -> dict[str, float]:
-    """An environment's figures of one step."""
-    played = [branches for group in groups for branches in group.rollouts]
-    faults = Counter(kind for group in groups for kind in group.faults)
-    row: dict[str, float] = {"left_out": float(sum(faults.values())), "rollouts": float(len(played))}
-    row |= {f"left_out_{kind}": float(count) for kind, count in faults.items()}
-    if not played:
-        return row
-    turns = [turn for branches in played for turn in branches[-1].turns]
-    rewards = [branches[-1].reward for branches in played]
-    row |= {
-        "reward": float(np.mean(rewards)),
-        "pass_rate": float(np.mean([reward >= 0.5 for reward in rewards])),
-        "sampled_tokens": float(np.mean([sum(b.num_sampled for b in branches) for branches in played])),
-        "turns": float(np.mean([len(branches[-1].turns) for branches in played])),
-        "truncated": float(np.mean([branches[-1].outcome.kind == "truncated" for branches in played])),
-        "budget_hit": float(np.mean([turn.budget_hit for turn in turns])),
-        "malformed": float(np.mean([turn.malformed is not None for turn in turns])),
-        "budget_violations": float(sum(budget_violations(branches[-1]) for branches in played)),
-        "forced_in_loss": float(
-            sum(
-                int((branch.trained & np.concatenate([s.forced for s in branch.segments])).sum())
-                for branches in played
-                for branch in branches
-            )
-        ),
-    }
-    return row
 
 
 def resume_config(folder: RunFolder) -> dict[str, Any]:

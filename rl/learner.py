@@ -9,6 +9,7 @@ each token's log-probability is measured wherever the weights are still those th
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,8 @@ class StepMetrics:
     mismatch: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """|engine - learner| log-probability of each token whose weights are unchanged since it was sampled."""
     skipped: bool = False
+    model_s: float = 0.0
+    """Seconds of forward and backward passes."""
 
 
 class Learner:
@@ -134,10 +137,12 @@ class Learner:
         """
         metrics, mismatch, routes = StepMetrics(), [], []
         for batch in batches:
+            began = time.perf_counter()
             logprobs_T, entropy_T, routes_NEK = self.logprobs(batch)
             streams = Streams.of(batch, logprobs_T.dtype)
             value = loss(logprobs_T, streams)
             value.backward()
+            metrics.model_s += time.perf_counter() - began
             metrics.loss += float(value.detach())
             metrics.entropy += float(entropy_T.sum())
             metrics.num_trained_tokens += len(batch.targets_T)

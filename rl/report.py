@@ -31,6 +31,7 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
         "seconds": {key: round(value, 1) for key, value in seconds.items()},
         "sampled_tokens": int(counts.get("sampled_tokens", 0)),
         "sampled_tokens_per_s": round(counts.get("sampled_tokens", 0) / step_s) if step_s else None,
+        "model_share_of_a_step": round(seconds.get("grpo_model", 0.0) / step_s, 3) if step_s else None,
         "rollouts": int(counts.get("rollouts", 0)),
         "left_out": int(counts.get("left_out", 0)),
         "budget_violations": int(counts.get("budget_violations", 0)),

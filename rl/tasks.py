@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from ..environments import Env
+from ..environments import Env, EnvironmentFault
 from ..policies.sampling import stream_seed
 
 Split = Literal["train", "validation", "test"]
@@ -31,7 +31,12 @@ def task_seed(env: Env, env_id: str, split: Split, number: int, run_seed: int) -
     """The seed of the `number`-th task of a split. Validation and test tasks do not depend on the run's seed."""
     for attempt in range(10_000):
         seed = stream_seed(env_id, split, run_seed if split == "train" else 0, number, attempt) % 2**32
-        env.reset(seed=seed)
+        try:
+            env.reset(seed=seed)
+        except EnvironmentFault:  # this one cannot be made; another can
+            continue
         if split_of(env) in (None, split):
             return seed
-    raise ValueError(f"{env_id} seems to have no {split} tasks: none of 10,000 draws fell into that split")
+    raise ValueError(
+        f"{env_id} seems to have no {split} tasks: none of 10,000 draws could be made and fell into that split"
+    )

@@ -17,7 +17,7 @@ from gymnasium.utils.env_checker import check_env
 
 from swannery.environments import Env, EnvironmentFault, Message, Task, ToolError, Turn, make, register, reward
 from swannery.environments.tools.calculator import one_step
-from swannery.policies import ChatRenderer, GenerationRequest, GenerationResult, Policy, StopReason
+from swannery.policies import ChatRenderer, GenerationRequest, GenerationResult, Policy, StopReason, make_engine
 from swannery.rl import (
     EnvironmentPool,
     Learner,
@@ -25,7 +25,6 @@ from swannery.rl import (
     RolloutSpec,
     Sample,
     Trajectory,
-    make_engine,
     micro_batches,
     pack,
     rollout,
@@ -141,6 +140,34 @@ def test_law_2_token_exact(policy: Policy) -> None:
     assert np.array_equal(batch.targets_T, np.concatenate([i[t] for i, t in zip(ids, trained, strict=True)]))
     before = np.concatenate([np.roll(i, 1)[t] for i, t in zip(ids, trained, strict=True)])
     assert np.array_equal(batch.token_ids_N[batch.positions_T], before)
+
+
+def test_law_2_where_a_template_rewrites_history_the_rollout_forks_and_nothing_is_trained_twice(policy: Policy) -> None:
+    specs = [
+        RolloutSpec(env_id="chat/Guess-v0", task_seed=s, rollout=s, seed=s, max_new_tokens=40, budget=3)
+        for s in range(12)
+    ]
+    stop = policy.tokenizer.control["<|im_end|>"]
+    with torch.no_grad():
+        policy.model.lm_head.weight[stop] = policy.model.lm_head.weight.mean(0) * 8  # more turns than random text has
+    played, results = play(policy, specs, drop_past_reasoning=True)
+    forked = [branches for branches in played if len(branches) > 1]
+    assert forked
+    for branches in forked:
+        for number, branch in enumerate(branches):
+            assert (branch.branch, branch.num_branches, branch.rollout) == (number, len(branches), branches[0].rollout)
+            if number:
+                parent = branches[branch.branch_of or 0]
+                common = slice(0, branch.branch_offset)
+                assert np.array_equal(branch.token_ids[common], parent.token_ids[common])
+        assert [len(b.turns) for b in branches[:-1]] == [1] * (len(branches) - 1)
+    sampled = sum(int((~result.forced).sum()) for result in results)
+    assert sum(branch.num_sampled for branches in played for branch in branches) == sampled
+    groups = [[Sample(branch, 1.0) for branch in branches] for branches in played]
+    batch = pack(groups, total_weight(s for g in groups for s in g))
+    learner = Learner(policy.model, optimizer="adamw", lr=1e-3, train_routers=False)
+    logprobs = learner.logprobs(batch)[0].detach()
+    assert float((logprobs - torch.from_numpy(batch.rollout_logprobs_T)).abs().max()) <= 1e-4
 
 
 def test_law_3_one_policy_one_probability(policy: Policy) -> None:

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from swannery.kernels.packing import Packing
+from swannery.messages import Message
 from swannery.policies import (
+    ChatRenderer,
+    EngineResponder,
     GenerationRequest,
     GenerationResult,
     HybridModel,
@@ -17,9 +20,9 @@ from swannery.policies import (
     Policy,
     ReasoningBudget,
     StopReason,
+    make_engine,
 )
 from swannery.policies.sampling import sample, stream_seed, uniforms
-from swannery.rl import make_engine
 
 
 def serve(policy: Policy, use: Callable[[NativeEngine], Awaitable[Any]], **options: Any) -> Any:
@@ -192,3 +195,12 @@ def test_sampling_follows_the_distribution() -> None:
     shares = torch.bincount(ids, minlength=5) / n
     assert torch.allclose(shares, probabilities, atol=0.015) and shares[0] == 0 and shares[2] == 0
     torch.testing.assert_close(logprobs, probabilities.log()[ids])
+
+
+def test_a_responder_answers_a_conversation_the_same_each_time(policy: Policy) -> None:
+    async def use(engine: NativeEngine) -> None:
+        responder = EngineResponder(engine, ChatRenderer(policy.tokenizer), max_new_tokens=8, seed=3)
+        one, two = [await responder([Message("user", "hello")]) for _ in range(2)]
+        assert one == two and one.role == "assistant"
+
+    serve(policy, use)

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 
 from swannery.environments import Env, Task, Turn, make, register, reward
-from swannery.policies import ChatRenderer, HybridModel, Policy, Tokenizer, preset
+from swannery.policies import ChatRenderer, HybridModel, Policy, Tokenizer, make_engine, preset
 from swannery.rl import (
     EnvironmentPool,
     Group,
@@ -14,7 +14,6 @@ from swannery.rl import (
     RolloutSpec,
     Sample,
     demonstrate,
-    make_engine,
     micro_batches,
     pack,
     rollout,
