@@ -56,6 +56,7 @@ def train(arguments: list[str]) -> int:
     """Start or resume a run."""
     from .rl.config import ConfigError, load_config, read_toml
     from .rl.controller import resume_config
+    from .rl.preflight import preflight
     from .rl.run_folder import RunFolder
 
     if arguments[:1] == ["--resume"]:
@@ -76,6 +77,7 @@ def train(arguments: list[str]) -> int:
         prog=f"swannery train {arguments[0]}",
     )
     config = load_config(chosen.model_dump(mode="json"))
+    preflight(config)
     folder = RunFolder.create(Path(config.output) if config.output else None, config.name)
     folder.write_json("config.json", config.model_dump(mode="json"))
     return _train(config, folder)

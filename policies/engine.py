@@ -89,6 +89,8 @@ class Engine(Protocol):
     """Anything that continues token ids. `order` is where a session stands in the deterministic order of admission."""
 
     policy_version: int
+    capacity: int
+    """Tokens of one conversation, at most."""
 
     def session(self, order: tuple[int, ...] = ()) -> Session: ...
 

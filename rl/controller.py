@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from ..environments import Env, make
+from ..environments import Env, EnvironmentFault
 from ..policies import (
     ChatRenderer,
     HybridModel,
@@ -43,6 +43,7 @@ from .display import Display
 from .evaluation import Score, evaluate
 from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
 from .metrics import environment_row, quantile
+from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
 from .runner import EnvironmentPool, RolloutSpec, rollout
 from .scoring import score_group
@@ -85,7 +86,7 @@ class Controller:
 
     def __init__(self, config: RunConfig, folder: RunFolder, display: Display) -> None:
         self.config, self.folder, self.display = config, folder, display
-        self.envs: dict[str, Env] = {env.id: make(env.id, **env.options) for env in config.environments}
+        self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
         self.state = State(cursor={env_id: 0 for env_id in self.envs})
         self.policy: Policy
@@ -207,7 +208,7 @@ class Controller:
             while state.step < config.steps:
                 with self._timed("data"):
                     env_ids = [names[i % len(names)] for i in range(-(-config.batch_size // config.takes_per_task))]
-                    groups = [self._demonstrations(env_id, renderer) for env_id in env_ids]
+                    groups = [found for env_id in env_ids if (found := self._demonstrations(env_id, renderer))]
                     weight = total_weight(sample for group in groups for sample in group)
                     batches = [
                         pack(part, weight, with_routes=False)
@@ -228,16 +229,20 @@ class Controller:
                 self._after_step(config.steps)
 
     def _demonstrations(self, env_id: str, renderer: ChatRenderer) -> list[Sample]:
-        """The demonstrations of the next task of an environment."""
+        """The demonstrations of the next task of an environment; none where the environment failed."""
         env, config, seed = self.envs[env_id], self.config.sft, self._next_task(env_id)
         budgets = self.budgets(env_id)
         budget = budgets[seed % len(budgets)]
-        played = [
-            demonstrate(
-                env, env_id, seed, renderer, by=config.by, budgets=(budget,), cut_share=config.cut_share, take=take
-            )
-            for take in range(config.takes_per_task)
-        ]
+        try:
+            played = [
+                demonstrate(
+                    env, env_id, seed, renderer, by=config.by, budgets=(budget,), cut_share=config.cut_share, take=take
+                )
+                for take in range(config.takes_per_task)
+            ]
+        except EnvironmentFault:
+            self.state.add(left_out=1)
+            return []
         return [Sample(trajectory, 1.0) for trajectory in played]
 
     # Reinforcement.
@@ -313,15 +318,14 @@ class Controller:
             chosen = [scored[i] for i in part]
             if not chosen:
                 continue
+            fresh = -1 if steps else state.policy_version  # after one update no weights are those that sampled
             weight = total_weight(sample for samples in chosen for sample in samples)
             batches = [pack(b, weight) for b in micro_batches(chosen, self.config.generation.micro_batch_tokens)]
             metrics = self.learner.step(
                 batches,
                 PolicyLoss(config.clip_low, config.clip_high),
                 lr_scale=_decay(state.step, config.steps, config.decay_share),
-                version=-1
-                if steps
-                else state.policy_version,  # after the first update no weights are those that sampled
+                version=fresh,
             )
             self._guard(metrics)
             steps.append(metrics)
@@ -436,7 +440,7 @@ def evaluation_budget(budgets: tuple[int | None, ...]) -> int | None:
 
 
 def _maker(env: EnvironmentConfig) -> Any:
-    return lambda: make(env.id, **env.options)
+    return lambda: make_environment(env)
 
 
 def _decay(step: int, total: int, share: float) -> float:

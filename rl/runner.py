@@ -121,6 +121,8 @@ async def _episode(
     reasoning = spec.budget != 0
     branches = [_Branch()]
     branches[0].give(renderer.open(messages, tools, reasoning=reasoning), 0)
+    if len(branches[0].ids) >= engine.capacity:
+        raise EnvironmentFault("prompt_too_long", f"{len(branches[0].ids)} tokens, the engine holds {engine.capacity}")
     session = engine.session((spec.group, spec.rollout))
     reasoned = False
     try:
@@ -139,12 +141,16 @@ async def _episode(
                 return _finish(env, branches, spec)
             reasoned = reasoned or turn.reasoning is not None
             delta = renderer.extend(said, reasoning=reasoning, reasoned=reasoned)
+            ids = renderer.open(env.transcript, tools, reasoning=reasoning) if delta is None else [*branch.ids, *delta]
+            if len(ids) >= engine.capacity:  # no room for another turn: the conversation is cut here
+                await env.astep(Turn(cut=True))
+                return _finish(env, branches, spec)
             if delta is not None:
                 branch.give(delta, number + 1)
             else:
                 session.close()
                 session = engine.session((spec.group, spec.rollout, number + 1))
-                branches.append(_fork(branches, renderer.open(env.transcript, tools, reasoning=reasoning), number + 1))
+                branches.append(_fork(branches, ids, number + 1))
     finally:
         session.close()
 
