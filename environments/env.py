@@ -156,8 +156,8 @@ class Env(gymnasium.Env[Observation, Turn]):
             reply = await self._reply(turn)
             if reply is None:
                 return (), TERMINATED
-            said = (Message("user", reply),) if isinstance(reply, str) else reply
-            said = (said,) if isinstance(said, Message) else said
+            reply = Message("user", reply) if isinstance(reply, str) else reply
+            said = (reply,) if isinstance(reply, Message) else reply
         return said, Outcome("truncated", "max_turns") if self.num_turns >= self.limits.max_turns else None
 
     async def _reply(self, turn: Turn) -> Reply:

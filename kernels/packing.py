@@ -114,7 +114,7 @@ def _chunk_plan(
             before_SX[s] = tails_SX[parent]
         else:
             before_SX[s] = N + halo * s + np.arange(halo)
-        own = np.arange(max(starts[s], starts[s + 1] - halo), starts[s + 1])
+        own = np.arange(max(int(starts[s]), int(starts[s + 1]) - halo), int(starts[s + 1]))
         tails_SX[s] = np.concatenate([before_SX[s], own])[len(own) :]
 
     segment_C = np.repeat(np.arange(S), chunks_S)
@@ -152,7 +152,7 @@ def _attention_plan(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     paths: list[np.ndarray] = []
     for s, parent in enumerate(parents):
-        own = np.arange(starts[s], starts[s + 1])
+        own = np.arange(int(starts[s]), int(starts[s + 1]))
         paths.append(np.concatenate([paths[parent], own]) if parent >= 0 else own)
     order = sorted(range(len(lengths)), key=lambda s: (len(paths[s]), lengths[s]))
     buckets = []

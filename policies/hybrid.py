@@ -13,7 +13,7 @@ where it needs them and can replay the routes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -32,7 +32,7 @@ class Layer(nn.Module):
         super().__init__()
         self.letter = letter
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mixer: nn.Module = {
+        self.mixer: Mamba2 | Attention | MoE | MLP = {
             "M": lambda: Mamba2(config),
             "*": lambda: Attention(config),
             "E": lambda: MoE(config),
@@ -47,7 +47,7 @@ class HybridModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, letter) for letter in config.pattern)
+        self.layers: Iterable[Layer] = nn.ModuleList(Layer(config, letter) for letter in config.pattern)  # type: ignore[assignment]
         self.norm_f = RMSNorm(config.hidden_size, config.norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.reset_parameters(seed)
@@ -61,7 +61,7 @@ class HybridModel(nn.Module):
             if parameter.is_meta or parameter.dim() < 2:
                 continue
             writes = name.endswith(("out_proj.weight", "o_proj.weight", "down_proj.weight", "down_proj"))
-            parameter.normal_(0.0, std * (len(self.layers) ** -0.5 if writes else 1.0), generator=generator)
+            parameter.normal_(0.0, std * (len(self.config.pattern) ** -0.5 if writes else 1.0), generator=generator)
         self.embeddings.weight.normal_(0.0, self.config.embedding_std, generator=generator)
         for layer in self.layers:
             if isinstance(layer.mixer, Mamba2):

@@ -64,7 +64,7 @@ class Mamba2(nn.Module):
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
         bound = c.conv_kernel**-0.5
         self.conv1d.weight.uniform_(-bound, bound, generator=generator)
-        nn.init.zeros_(self.conv1d.bias)  # type: ignore[arg-type]
+        self._bias.zero_()
 
     def forward(
         self, x_Nd: Tensor, packing: Packing, state: MambaState | None = None, slots_S: Tensor | None = None
@@ -81,7 +81,7 @@ class Mamba2(nn.Module):
             rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
             initial = state.state_BHPN[slots_S]
         gathered_CXx = gather_rows(rows, taps_CX)
-        xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self.conv1d.bias)
+        xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self._bias)
         dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
         dt_CQH = (F.softplus(dt_CQH + self.dt_bias)).clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
         x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
@@ -96,7 +96,7 @@ class Mamba2(nn.Module):
     def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
         c = self.config
         z_Bx, xBC_Bx, dt_BH = self._project(x_Bd)
-        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self.conv1d.bias, state.inputs_BXD)
+        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self._bias, state.inputs_BXD)
         dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
         x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
         y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_BHPN)
@@ -106,6 +106,11 @@ class Mamba2(nn.Module):
     @property
     def _taps(self) -> Tensor:
         return self.conv1d.weight.squeeze(1)
+
+    @property
+    def _bias(self) -> Tensor:
+        assert self.conv1d.bias is not None
+        return self.conv1d.bias
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         c = self.config

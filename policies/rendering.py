@@ -110,6 +110,7 @@ class ChatRenderer:
         cut = not ids or ids[-1] not in self.stop_ids
         rest = list(ids if cut else ids[:-1])
         thought: str | None = None
+        ends: list[int] = []
         if reasoning:
             ends = [i for i, token in enumerate(rest) if token in (self.think_end_id, self.call_id)]
             at = ends[0] if ends else len(rest)

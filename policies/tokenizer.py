@@ -29,7 +29,7 @@ class Tokenizer:
         ids = {token: backend.token_to_id(token) for token in CONTROL_TOKENS}
         if missing := [token for token, token_id in ids.items() if token_id is None]:
             raise ValueError(f"this tokenizer lacks the control tokens {', '.join(missing)} of the chat format")
-        self.control: dict[str, int] = {token: int(token_id) for token, token_id in ids.items()}
+        self.control: dict[str, int] = {token: token_id for token, token_id in ids.items() if token_id is not None}
         self._encoded = functools.lru_cache(maxsize=16_384)(
             lambda text: tuple(backend.encode(text, add_special_tokens=False).ids)
         )

@@ -51,13 +51,12 @@ class Muon(torch.optim.Optimizer):
     def _step_shape(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         directions = []
         for parameter in parameters:
-            state = self.state[parameter]
+            state, grad = self.state[parameter], parameter.grad
+            assert grad is not None
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            directions.append(
-                torch.lerp(parameter.grad, momentum, group["momentum"]).reshape(-1, *parameter.shape[-2:])
-            )
+            momentum = state["momentum"].lerp_(grad, 1 - group["momentum"])
+            directions.append(torch.lerp(grad, momentum, group["momentum"]).reshape(-1, *parameter.shape[-2:]))
         updates = orthogonalize(torch.cat(directions)).split([len(d) for d in directions])
         scale = 0.2 * max(parameters[0].shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):

@@ -24,7 +24,7 @@ def split_of(env: Env) -> Split | None:
         return None
     text = "\x1e".join(message.text for message in env.task.messages)
     share = hashlib.blake2b(text.encode(), digest_size=4).digest()[0] % _SHARES
-    return {0: "test", 1: "validation"}.get(share, "train")
+    return "test" if share == 0 else "validation" if share == 1 else "train"
 
 
 def task_seed(env: Env, env_id: str, split: Split, number: int, run_seed: int) -> int:

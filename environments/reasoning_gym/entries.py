@@ -89,6 +89,6 @@ def _load(name: str, options: Mapping[str, Any]) -> Any:
             dataset = reasoning_gym.create_dataset(name, seed=0, size=1, **options)
         dataset.size = NUM_ITEMS  # what an index is checked against; items are made when asked for
         if name == "codeio":
-            dataset.texts = [text for text in type(dataset)._jsonl_data if not _OUTSIDE.search(json.dumps(text))]
+            dataset.texts = [text for text in type(dataset)._jsonl_data if not _OUTSIDE.search(json.dumps(text))]  # type: ignore[attr-defined]
         _loaded[key] = dataset
     return _loaded[key]
