@@ -160,7 +160,7 @@ def _attention_plan(
         queries = np.full((len(members), max(lengths[s] for s in members)), -1)
         keys = np.full((len(members), max(len(paths[s]) for s in members)), -1)
         for row, s in enumerate(members):
-            queries[row, : lengths[s]] = np.arange(starts[s], starts[s + 1])
+            queries[row, : lengths[s]] = np.arange(int(starts[s]), int(starts[s + 1]))
             keys[row, : len(paths[s])] = paths[s]
         past = np.array([len(paths[s]) - lengths[s] for s in members])
         q, k = np.arange(queries.shape[1]), np.arange(keys.shape[1])
