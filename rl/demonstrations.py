@@ -92,7 +92,7 @@ def training_text(envs: Mapping[str, Env], num_episodes: int) -> list[str]:
 
 
 def _whole(turn: Turn, renderer: ChatRenderer, number: int, reasoning: bool) -> Segment:
-    return _said(renderer.completion(turn, reasoning=reasoning), number)
+    return Segment.without_logprobs(renderer.completion(turn, reasoning=reasoning), number, sampled=True)
 
 
 def _cut(turn: Turn, renderer: ChatRenderer, rng: np.random.Generator, number: int) -> Segment:
@@ -103,18 +103,6 @@ def _cut(turn: Turn, renderer: ChatRenderer, rng: np.random.Generator, number: i
     closing = renderer.closing_ids()
     after = ids[end + len(closing) - closing.index(renderer.think_end_id) :]
     ids = [*ids[:keep], *closing, *after]
-    segment = _said(ids, number)
+    segment = Segment.without_logprobs(ids, number, sampled=True)
     segment.forced[keep : keep + len(closing)] = True
     return segment
-
-
-def _said(ids: list[int], number: int) -> Segment:
-    n = len(ids)
-    return Segment(
-        token_ids=np.array(ids, np.int64),
-        sampled=True,
-        turn=number,
-        forced=np.zeros(n, bool),
-        logprobs=np.zeros(n, np.float32),
-        policy_versions=np.full(n, -1, np.int32),
-    )

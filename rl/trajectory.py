@@ -33,16 +33,21 @@ class Segment:
     temperature: float = 1.0
 
     @staticmethod
-    def given(token_ids: list[int], turn: int) -> Segment:
+    def without_logprobs(token_ids: list[int], turn: int, *, sampled: bool) -> Segment:
+        """Tokens that no engine sampled: given context, or a demonstrator's words, which are imitated as if sampled."""
         n = len(token_ids)
         return Segment(
             token_ids=np.array(token_ids, np.int64),
-            sampled=False,
+            sampled=sampled,
             turn=turn,
             forced=np.zeros(n, bool),
             logprobs=np.zeros(n, np.float32),
             policy_versions=np.full(n, -1, np.int32),
         )
+
+    @staticmethod
+    def given(token_ids: list[int], turn: int) -> Segment:
+        return Segment.without_logprobs(token_ids, turn, sampled=False)
 
 
 @dataclass(frozen=True, kw_only=True)
