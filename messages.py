@@ -123,6 +123,8 @@ class Task:
     answer: str = ""
     difficulty: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    gold: tuple[ToolCall, ...] = ()
+    """The tool calls that solve the task, in an order that works: what the state afterwards is compared with."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -137,12 +139,21 @@ class Limits:
     max_tool_calls: int | None = None
     tool_timeout_s: float = 10.0
     grading_timeout_s: float = 10.0
+    reply_timeout_s: float = 60.0
+    """For the user's answer, which a language model may give."""
+    start_timeout_s: float = 60.0
+    """For drawing a task and setting an episode up."""
+    max_turn_chars: int = 1_000_000
+    """Longer turns are answered with an error instead of being read."""
     reasoning_budgets: tuple[int | None, ...] = (None,)
     """Reasoning budgets, in tokens a turn, that training samples from: None is unlimited, 0 is reasoning off."""
 
     def __post_init__(self) -> None:
         if self.max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, got {self.max_turns}")
+        for name in ("tool_timeout_s", "grading_timeout_s", "reply_timeout_s", "start_timeout_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a positive number of seconds, got {getattr(self, name)!r}")
         if not self.reasoning_budgets or any(b is not None and b < 0 for b in self.reasoning_budgets):
             raise ValueError(f"reasoning_budgets needs None or token counts >= 0, got {self.reasoning_budgets}")
 
@@ -171,7 +182,27 @@ class EnvironmentFault(Exception):
     and counts it by `kind`.
     """
 
+    KINDS = (
+        "tool_crash",
+        "tool_timeout",
+        "grader_crash",
+        "grader_timeout",
+        "bad_reward",
+        "environment_crash",
+        "environment_timeout",
+        "user_crash",
+        "user_timeout",
+        "judge_unreadable",
+        "connection_lost",
+        "process_died",
+        "prompt_too_long",
+        "replay_differs",
+    )
+    """What can fail. Anything else is a mistake in our own code."""
+
     def __init__(self, kind: str, detail: str = "") -> None:
+        if kind not in self.KINDS:
+            raise ValueError(f"no fault kind {kind!r}; known: {', '.join(self.KINDS)}")
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
         self.detail = detail

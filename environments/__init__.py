@@ -1,35 +1,53 @@
 """Environments: `Env`, `@register`, `@tool`, `@reward`, `make`. Needs neither torch nor Ray."""
 
 from ..messages import EnvironmentFault, Limits, Message, Outcome, Task, ToolCall, Turn
+from . import spaces
+from .calling import CallRecord
+from .cheat import cheat
+from .declaration import DeclarationError
 from .env import Env
-from .registry import make, register, registered
+from .jsonl import TaskFileError, jsonl
+from .registry import make, make_vec, register, register_module, registered
 from .reward import reward
-from .spaces import ChatSpace, TurnSpace
+from .snapshot import Snapshot
+from .state import DictState, SQLite, State
 from .tool import ToolError, tool
+from .user import END, RespondingUser, Rule, ScriptedUser
 from .vector import AsyncioVectorEnv
 
-from . import chat, math, reasoning_gym, tools  # isort: skip  (registers the families)
+from . import families  # isort: skip  (registers the families)
 
 __all__ = [
+    "END",
     "AsyncioVectorEnv",
-    "ChatSpace",
+    "CallRecord",
+    "DeclarationError",
+    "DictState",
     "Env",
     "EnvironmentFault",
     "Limits",
     "Message",
     "Outcome",
+    "RespondingUser",
+    "Rule",
+    "SQLite",
+    "ScriptedUser",
+    "Snapshot",
+    "State",
     "Task",
+    "TaskFileError",
     "ToolCall",
     "ToolError",
     "Turn",
-    "TurnSpace",
-    "chat",
+    "cheat",
+    "families",
+    "jsonl",
     "make",
-    "math",
-    "reasoning_gym",
+    "make_vec",
     "register",
+    "register_module",
     "registered",
     "reward",
+    "spaces",
     "tool",
-    "tools",
 ]

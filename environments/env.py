@@ -2,91 +2,170 @@
 
     reset(seed) -> messages;  step(turn) -> messages, reward, terminated, truncated, info
 
-An author writes `sample_task` and rewards, and, where the conversation goes on, tools or `respond`. The class does the
-rest: typing of tool arguments, limits, the three outcomes, faults. `astep` is the same step for trainers, which run
-hundreds of episodes on one event loop; where nothing awaits, `step` needs no loop at all.
+An author writes `task(rng)` (or `tasks = jsonl(...)`) and rewards, and, where the conversation goes on, tools, a user or
+`respond`. The class does the rest: typing of tool arguments, deadlines, limits, the three outcomes, faults, snapshots.
+`astep` is the same step for trainers, which run thousands of episodes on one event loop; where nothing awaits, `step` needs
+no loop at all. Observations are deltas: what is new since the policy spoke.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
-from collections.abc import Coroutine, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
 
-from ..messages import TERMINATED, EnvironmentFault, Limits, Message, Outcome, Task, ToolCall, Turn
-from .guess import nearest
-from .reward import Reward, checked, rewards_of
-from .spaces import ChatSpace, Observation, TurnSpace
-from .tool import Tool, ToolError, tools_of
+from ..messages import (
+    TERMINATED,
+    EnvironmentFault,
+    Limits,
+    Message,
+    Outcome,
+    Responder,
+    Task,
+    ToolCall,
+    ToolSchema,
+    Turn,
+)
+from . import snapshot, spaces
+from .calling import CallRecord, call_tool
+from .cheat import cheats_of
+from .deadline import Deadline, guarded
+from .declaration import EnvMeta
+from .grading import grade
+from .reward import Reward, rewards_of
+from .snapshot import Snapshot
+from .state import State
+from .tool import Tool, tools_of
+from .user import User
+from .wire import read_action
 
 T = TypeVar("T")
+Observation = tuple[Message, ...]
 Reply = str | Message | tuple[Message, ...] | None
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
+_SLIP = 0.5
 
 
-class Env(gymnasium.Env[Observation, Turn]):
-    """Base class of every environment. See CONTRIBUTING.md, "An environment in one file"."""
+class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
+    """Base class of every environment. docs/environments.md grows one from six lines."""
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     system: str = ""
     limits: Limits = Limits()
+    levels: ClassVar[Sequence[int]] = ()
+    """What the constructor's `level` may be; empty: it has none."""
+    floor: ClassVar[float] = 0.05
+    """The mean reward that policies who know nothing, or cheat, may reach at most."""
+    quick_tools: ClassVar[bool] = False
+    """Plain tools return at once, so they run on the event loop. Otherwise each call has a thread."""
     prompt_identifies_task: bool = True
     """False where tasks share a prompt and differ in what is hidden: held-out splits then differ by seed alone."""
+    answer_in_prompt: bool = False
+    """True where the answer is to be found in what is shown: the checker then looks for no leak there."""
+    tasks: Sequence[Task] = ()
+    user: User | None = None
     tools: ClassVar[Mapping[str, Tool]] = {}
     rewards: ClassVar[tuple[Reward, ...]] = ()
+    cheats: ClassVar[tuple[str, ...]] = ()
+    declared: ClassVar[Mapping[str, State[Any]]] = {}
     awaits: ClassVar[bool] = False
+    if TYPE_CHECKING:
+        task: Any
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.tools = tools_of(cls)
-        cls.rewards = rewards_of(cls)
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "task" in vars(cls):  # `def task` draws; `self.task` is the task drawn
+            cls.sample_task = vars(cls)["task"]
+            del cls.task
+        cls.tools, cls.rewards, cls.cheats = tools_of(cls), rewards_of(cls), cheats_of(cls)
+        cls.declared = {n: m for base in reversed(cls.__mro__) for n, m in vars(base).items() if isinstance(m, State)}
         cls.awaits = (
             any(tool.is_async for tool in cls.tools.values())
             or any(reward.is_async for reward in cls.rewards)
             or inspect.iscoroutinefunction(cls.respond)
+            or inspect.iscoroutinefunction(cls.start)
+            or bool(cls.user and cls.user.awaits)
         )
 
-    def __init__(self, *, render_mode: str | None = None, limits: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        limits: Mapping[str, Any] | None = None,
+        responder: Responder | None = None,
+    ) -> None:
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode is None or 'ansi', got {render_mode!r}")
         self.render_mode = render_mode
+        self.responder = responder
         if limits:
             self.limits = self.limits.replace(**limits)
-        self.observation_space = ChatSpace()
-        self.action_space = TurnSpace([tool.schema for tool in self.tools.values()])
+        self.tool_schemas: list[ToolSchema] = [t.schema for t in self.tools.values() if t.by == "policy"]
+        """What the policy is told about tools."""
+        self.observation_space = spaces.Chat()
+        self.action_space = spaces.Turn(self.tool_schemas)
         self.task = Task("")
         self.transcript: list[Message] = []
+        self.calls: list[CallRecord] = []
+        self.parts: list[dict[str, float]] = []
         self.outcome: Outcome | None = None
         self.num_turns = 0
         self.num_tool_calls = 0
+        self.in_loop = False
+        self.states: dict[str, Any] = {}
         self._started = False
+        self._made: dict[str, Any] = {}
+        self._first: Snapshot | None = None
         self._runner: asyncio.Runner | None = None
 
     # What an author writes.
 
     def sample_task(self, rng: np.random.Generator) -> Task:
-        """Draw a task. All randomness comes from `rng`."""
-        raise NotImplementedError(f"{type(self).__name__} must define sample_task(self, rng) -> Task")
+        """Draw a task; authors write it as `task(self, rng)`. All randomness comes from `rng`."""
+        if not self.tasks:
+            raise NotImplementedError(f"{type(self).__name__} draws no tasks: write def task(self, rng) -> Task")
+        return self.tasks[int(rng.integers(len(self.tasks)))]
 
-    def respond(self, turn: Turn) -> Reply | Coroutine[Any, Any, Reply]:
-        """What the user says to a turn without tool calls, perhaps awaited. None ends the episode."""
-        return None
-
-    def start(self) -> None:
+    def start(self) -> Coroutine[Any, Any, None] | None:
         """Called when an episode begins, after `self.task` is set: put the episode's state here."""
 
+    def respond(self, turn: Turn) -> Reply | Coroutine[Any, Any, Reply]:
+        """What is said to a turn without tool calls, perhaps awaited. None ends the episode."""
+        return None
+
     def oracle(self) -> Turn:
-        """The best next turn in the present state: its episodes score the maximum."""
-        raise NotImplementedError(f"{type(self).__name__} has no oracle")
+        """The best next turn in the present state: its episodes score the maximum.
+
+        Without one of its own, an environment's gold calls, one a turn, and then the reference answer.
+        """
+        gold = self._gold()
+        if self.num_turns < len(gold):
+            return Turn(tool_calls=(gold[self.num_turns],))
+        if not self.task.answer and not gold:
+            raise NotImplementedError(f"{type(self).__name__} has no oracle: its tasks have neither answer nor gold")
+        return Turn(self.task.answer)
 
     def demonstrate(self, rng: np.random.Generator) -> Turn:
-        """The next turn of an imperfect demonstrator, which a policy is warm-started from."""
-        raise NotImplementedError(f"{type(self).__name__} has no demonstrator")
+        """The next turn of an imperfect demonstrator, which a policy is warm-started from.
+
+        Without one of its own: the oracle, who in half of the episodes forgets the last gold call or, where there is
+        none, gives another task's answer.
+        """
+        if self.num_turns == 0:
+            self.slips = bool(rng.random() < _SLIP)
+        turn, gold = self.oracle(), self._gold()
+        if not self.slips:
+            return turn
+        if gold and self.num_turns == len(gold) - 1:
+            return Turn(self.task.answer)
+        return turn if gold else Turn(self.sample_task(rng).answer, reasoning=turn.reasoning)
+
+    def _gold(self) -> list[ToolCall]:
+        return [call for call in self.task.gold if call.name in self.tools and self.tools[call.name].by == "policy"]
 
     # Gymnasium's interface.
 
@@ -94,39 +173,29 @@ class Env(gymnasium.Env[Observation, Turn]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode. `options={"task": task}` sets the task instead of drawing one."""
-        super().reset(seed=seed)
-        task = (options or {}).get("task")
-        self.task = task if isinstance(task, Task) else self.sample_task(self.np_random)
-        self.outcome, self.num_turns, self.num_tool_calls, self._started = None, 0, 0, True
-        system = (Message("system", self.system),) if self.system else ()
-        self.transcript = [*system, *self.task.messages]
-        self.start()
-        return tuple(self.transcript), {"difficulty": self.task.difficulty}
+        self.in_loop = False
+        pending = self._set_up(seed, options)
+        if pending is not None:
+            self._wait(self._started_up(pending))
+        return self._begun()
 
-    def step(self, action: Turn | str) -> Step:
+    async def areset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """`reset`, for callers on an event loop."""
+        self.in_loop = True
+        pending = self._set_up(seed, options)
+        if pending is not None:
+            await self._started_up(pending)
+        return self._begun()
+
+    def step(self, action: Turn | str | Mapping[str, Any]) -> Step:
         """`astep`, for callers without an event loop."""
-        return self._wait(self.astep(action))
+        return self._wait(self._advance(action, False))
 
-    async def astep(self, action: Turn | str) -> Step:
-        """Take a turn. Raises EnvironmentFault where the environment itself failed."""
-        turn = action if isinstance(action, Turn) else Turn(str(action))
-        if not self._started or self.outcome is not None:
-            raise gymnasium.error.ResetNeeded(f"{type(self).__name__}: call reset() before step()")
-        self.num_turns += 1
-        self.transcript.append(turn.message)
-        try:
-            said, outcome = await self._answer(turn)
-            parts = await self._score(turn, outcome)
-        except EnvironmentFault as fault:
-            self.outcome = Outcome("fault", fault.kind)
-            raise
-        self.outcome = outcome
-        self.transcript.extend(said)
-        info: dict[str, Any] = {"rewards": parts}
-        if outcome is not None:
-            info["outcome"] = outcome
-        ended = outcome.kind if outcome else ""
-        return said, float(sum(parts.values())), ended == "terminated", ended == "truncated", info
+    async def astep(self, action: Turn | str | Mapping[str, Any]) -> Step:
+        """Take a turn: a Turn, text, or an OpenAI-style message. Raises EnvironmentFault where the environment failed."""
+        return await self._advance(action, True)
 
     def render(self) -> str | None:  # type: ignore[override]
         """The transcript as text."""
@@ -135,11 +204,131 @@ class Env(gymnasium.Env[Observation, Turn]):
         return "\n".join(f"[{message.role}] {message.text}" for message in self.transcript)
 
     def close(self) -> None:
+        for state in self.states.values():
+            if hasattr(state, "close"):
+                state.close()
+        self.states, self._started = {}, False
         if self._runner is not None:
             self._runner.close()
             self._runner = None
 
+    # Time travel.
+
+    def snapshot(self) -> Snapshot:
+        """The episode as it is: state, user, transcript and random stream."""
+        self._must_have_begun("snapshot")
+        return snapshot.take(self)
+
+    def restore(self, taken: Snapshot) -> None:
+        """Back to a snapshot, which stays usable."""
+        self._must_have_begun("restore")
+        snapshot.put_back(self, taken)
+
+    def branch(self) -> Env:
+        """A second environment in the midst of the same episode."""
+        self._must_have_begun("branch")
+        return snapshot.branch(self)
+
+    def hash(self) -> str:
+        """Of all declared states: equal contents, equal hash, in every process."""
+        return "-".join(f"{name}:{state.hash()[:16]}" for name, state in sorted(self.states.items()))
+
+    def after(self, calls: Iterable[ToolCall]) -> Env:
+        """This episode's beginning with these calls carried out, by whoever holds the tool: what a gold solution leaves."""
+        if self._first is None:
+            raise TypeError(f"{type(self).__name__} declares no State, so there is nothing to compare")
+        twin = self.branch()
+        twin.restore(self._first)
+        twin.in_loop = False
+        for call in calls:
+            by = twin.tools[call.name].by if call.name in twin.tools else "policy"
+            record = _driven(call_tool(twin, call, by=by), f"after() needs plain tools, and {call.name!r} awaits")
+            if not record.ok:
+                raise ValueError(f"the gold call {call.name}({dict(call.arguments)}) was answered: {record.result}")
+            twin.calls.append(record)
+        return twin
+
     # The machinery.
+
+    def _set_up(self, seed: int | None, options: dict[str, Any] | None) -> Coroutine[Any, Any, None] | None:
+        super().reset(seed=seed)
+        if not self._made:
+            self._made = dict(self.__dict__)
+        self._started, self.outcome = False, None
+        try:
+            return guarded(self.limits.start_timeout_s, self._draw, (options or {}).get("task"))
+        except (EnvironmentFault, NotImplementedError):
+            raise
+        except TimeoutError:
+            raise self._late("drawing a task and start()", self.limits.start_timeout_s) from None
+        except Exception as error:
+            raise EnvironmentFault("environment_crash", f"reset: {error!r}") from error
+
+    def _draw(self, task: Task | None) -> Coroutine[Any, Any, None] | None:
+        self.task = task if isinstance(task, Task) else self.sample_task(self.np_random)
+        if not isinstance(self.task, Task):
+            raise TypeError(f"task(rng) must return a Task, got {type(self.task).__name__}")
+        self.num_turns = self.num_tool_calls = 0
+        self.calls, self.parts = [], []
+        system = (Message("system", self.system),) if self.system else ()
+        self.transcript = [*system, *self.task.messages]
+        if self.declared:
+            for name, state in self.declared.items():
+                if name in self.states:
+                    self.states[name].restore(state.first)
+                else:
+                    self.states[name] = state.blank.branch()
+        if (user := type(self).user) is not None:
+            self.user = user.fresh()
+        return self.start()
+
+    async def _started_up(self, pending: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with Deadline(self.limits.start_timeout_s):
+                await pending
+        except EnvironmentFault:
+            raise
+        except TimeoutError:
+            raise self._late("start()", self.limits.start_timeout_s) from None
+        except Exception as error:
+            raise EnvironmentFault("environment_crash", f"start raised {error!r}") from error
+
+    def _begun(self) -> tuple[Observation, dict[str, Any]]:
+        self._started = True
+        if self.declared:
+            self._first = snapshot.take(self)
+        return tuple(self.transcript), {"difficulty": self.task.difficulty}
+
+    async def _advance(self, action: Any, in_loop: bool) -> Step:
+        if not self._started or self.outcome is not None:
+            raise gymnasium.error.ResetNeeded(f"{type(self).__name__}: call reset() before step()")
+        turn = read_action(action, self.limits.max_turn_chars)
+        self.in_loop = in_loop
+        self.num_turns += 1
+        self.transcript.append(turn.message)
+        try:
+            said, outcome = await self._answer(turn)
+            parts = await grade(self, turn, outcome)
+        except EnvironmentFault as fault:
+            self.outcome = Outcome("fault", fault.kind)
+            raise
+        self.outcome = outcome
+        self.transcript.extend(said)
+        self.parts.append(parts)
+        info: dict[str, Any] = {"rewards": parts}
+        if outcome is None:
+            return said, float(sum(parts.values())), False, False, info
+        info["outcome"] = outcome
+        info["episode"] = self._summed()
+        return said, float(sum(parts.values())), outcome.kind == "terminated", outcome.kind == "truncated", info
+
+    def _summed(self) -> dict[str, float]:
+        """The whole episode's rewards by name."""
+        total: dict[str, float] = {}
+        for parts in self.parts:
+            for name, value in parts.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     async def _answer(self, turn: Turn) -> tuple[Observation, Outcome | None]:
         """What is said to a turn, and the outcome if the episode ends with it."""
@@ -151,73 +340,68 @@ class Env(gymnasium.Env[Observation, Turn]):
             self.num_tool_calls += len(turn.tool_calls)
             if self.limits.max_tool_calls is not None and self.num_tool_calls > self.limits.max_tool_calls:
                 return (), Outcome("truncated", "max_tool_calls")
-            said = tuple([Message("tool", await self._call(call)) for call in turn.tool_calls])
+            said = tuple([await self._call(call) for call in turn.tool_calls])
         else:
             reply = await self._reply(turn)
             if reply is None:
                 return (), TERMINATED
-            reply = Message("user", reply) if isinstance(reply, str) else reply
-            said = (reply,) if isinstance(reply, Message) else reply
+            said = self._as_messages(reply)
         return said, Outcome("truncated", "max_turns") if self.num_turns >= self.limits.max_turns else None
 
+    async def _call(self, call: ToolCall) -> Message:
+        record = await call_tool(self, call, threads=self.in_loop)
+        self.calls.append(record)
+        return Message("tool", record.result)
+
     async def _reply(self, turn: Turn) -> Reply:
+        limit_s = self.limits.reply_timeout_s
         try:
-            reply = self.respond(turn)
-            return await reply if inspect.isawaitable(reply) else reply
-        except EnvironmentFault:
-            raise
-        except Exception as error:
-            raise EnvironmentFault("environment_crash", f"respond raised {error!r}") from error
-
-    async def _call(self, call: ToolCall) -> str:
-        """A tool's result as text. Refusals and bad arguments are observations; crashes and timeouts are faults."""
-        if call.name not in self.tools:
-            return f"error: no tool named {call.name!r}. {nearest(call.name, self.tools)}"
-        tool = self.tools[call.name]
-        try:
-            result = getattr(self, call.name)(**tool.typed(call.arguments))
-            if tool.is_async:
-                result = await asyncio.wait_for(result, self.limits.tool_timeout_s)
-        except ToolError as error:
-            return f"error: {error}"
-        except TimeoutError:
-            raise EnvironmentFault("tool_timeout", f"{call.name} took over {self.limits.tool_timeout_s} s") from None
-        except EnvironmentFault:
-            raise
-        except Exception as error:
-            raise EnvironmentFault("tool_crash", f"{call.name} raised {error!r}") from error
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
-
-    async def _score(self, turn: Turn, outcome: Outcome | None) -> dict[str, float]:
-        """The weighted rewards of this turn by name. A completion that was cut earns nothing."""
-        parts: dict[str, float] = {}
-        for reward in self.rewards:
-            if reward.when == "turn" or outcome is not None:
-                value = 0.0 if turn.cut else checked(reward.name, await self._grade(reward, turn))
-                parts[reward.name] = reward.weight * value
-        return parts
-
-    async def _grade(self, reward: Reward, turn: Turn) -> Any:
-        try:
-            value = getattr(self, reward.name)(turn)
-            return await asyncio.wait_for(value, self.limits.grading_timeout_s) if reward.is_async else value
+            if self.user is not None and type(self).respond is Env.respond:
+                if not self.user.awaits:
+                    return await self.user.reply(self, turn)
+                async with Deadline(limit_s):
+                    return await self.user.reply(self, turn)
+            if type(self).respond is Env.respond:
+                return None
+            reply = guarded(limit_s, self.respond, turn)
+            if inspect.isawaitable(reply):
+                async with Deadline(limit_s):
+                    return await reply
+            return reply
         except EnvironmentFault:
             raise
         except TimeoutError:
-            raise EnvironmentFault(
-                "grader_timeout", f"{reward.name} took over {self.limits.grading_timeout_s} s"
-            ) from None
+            if self.user is not None:
+                raise EnvironmentFault("user_timeout", f"the user took over {limit_s} s") from None
+            raise self._late("respond()", limit_s) from None
+        except (ConnectionError, EOFError) as error:
+            raise EnvironmentFault("connection_lost", f"respond raised {error!r}") from error
         except Exception as error:
-            raise EnvironmentFault("grader_crash", f"{reward.name} raised {error!r}") from error
+            kind = "environment_crash" if self.user is None else "user_crash"
+            raise EnvironmentFault(kind, f"respond raised {error!r}") from error
+
+    def _as_messages(self, reply: Any) -> Observation:
+        if isinstance(reply, str):
+            return (Message("user", reply),)
+        if isinstance(reply, Message):
+            return (reply,)
+        if isinstance(reply, tuple) and all(isinstance(message, Message) for message in reply):
+            return reply
+        raise EnvironmentFault(
+            "environment_crash", f"respond returned {type(reply).__name__}; it gives text, messages, or None to end"
+        )
+
+    def _late(self, what: str, limit_s: float) -> EnvironmentFault:
+        return EnvironmentFault("environment_timeout", f"{what} took over {limit_s} s")
+
+    def _must_have_begun(self, verb: str) -> None:
+        if not self._started:
+            raise gymnasium.error.ResetNeeded(f"{type(self).__name__}: call reset() before {verb}()")
 
     def _wait(self, pending: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end: by hand where nothing awaits, else on a loop of this environment's own."""
         if not self.awaits:
-            try:
-                pending.send(None)
-            except StopIteration as stop:
-                return stop.value
-            raise AssertionError("an environment without async methods awaited something")
+            return _driven(pending, f"{type(self).__name__} declares nothing that awaits, and awaited something")
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -225,3 +409,13 @@ class Env(gymnasium.Env[Observation, Turn]):
             return self._runner.run(pending)
         pending.close()
         raise RuntimeError(f"{type(self).__name__}.step was called inside an event loop: use `await env.astep(turn)`")
+
+
+def _driven(pending: Coroutine[Any, Any, T], problem: str) -> T:
+    """The value of a coroutine that never truly waits."""
+    try:
+        pending.send(None)
+    except StopIteration as stop:
+        return stop.value
+    pending.close()
+    raise TypeError(problem)

@@ -39,7 +39,7 @@ def demonstrate(
     budget = budgets[int(rng.integers(len(budgets)))]
     reasoning = budget != 0
     messages, _ = env.reset(seed=seed)
-    prompt = renderer.open(messages, [tool.schema for tool in env.tools.values()], reasoning=reasoning)
+    prompt = renderer.open(messages, env.tool_schemas, reasoning=reasoning)
     segments, turns, length = [Segment.given(prompt, 0)], [], len(prompt)
     while True:
         number = env.num_turns

@@ -111,13 +111,8 @@ async def rollout(
 async def _episode(
     env: Env, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec, attempt: int
 ) -> tuple[Trajectory, ...]:
-    try:
-        messages, _ = env.reset(seed=spec.task_seed)
-    except EnvironmentFault:
-        raise
-    except Exception as error:
-        raise EnvironmentFault("environment_crash", f"reset raised {error!r}") from error
-    tools = [tool.schema for tool in env.tools.values()]
+    messages, _ = await env.areset(seed=spec.task_seed)
+    tools = env.tool_schemas
     reasoning = spec.budget != 0
     branches = [_Branch()]
     branches[0].give(renderer.open(messages, tools, reasoning=reasoning), 0)

@@ -420,7 +420,7 @@ BAD = {
     ),
     "no demonstrator": (
         ["train", "c.toml"],
-        '[[environments]]\nid = "reasoning_gym/leg_counting-v0"',
+        '[[environments]]\nid = "reasoning_gym/rubiks_cube-v0"',
         "has no demonstrator",
     ),
     "no policy folder": (["train", "quickstart", "--policy.folder", "nowhere"], "", "is no policy folder"),

@@ -15,7 +15,7 @@ import numpy as np
 from ...messages import EnvironmentFault, Limits, Task, Turn
 from ...sandbox import Pool
 from ..env import Env
-from ..reward import Reward, reward
+from ..reward import reward
 from . import entries
 from .demonstrators import DEMONSTRATORS, ORACLES
 from .names import EVALUATING, EXCEPTIONS, GENERATED, well_formed
@@ -83,13 +83,9 @@ class ReasoningGym(Env):
 class EvaluatedReasoningGym(ReasoningGym):
     """A data set whose grader evaluates the answer: graded in a worker that is killed when it takes too long."""
 
-    @reward
+    @reward(own_deadline=True)
     async def score(self, turn: Turn) -> float:  # type: ignore[override]
         if not self._well_formed(turn):
             return 0.0
         entry, timeout_s = dict(self.task.metadata), self.limits.grading_timeout_s
         return await WORKERS.acall(_SCORE, self.dataset, self.options, turn.answer, entry, timeout_s=timeout_s)
-
-    async def _grade(self, reward: Reward, turn: Turn) -> Any:
-        """The worker keeps the time, from when grading begins: to wait for a free worker is not the answer's fault."""
-        return await self.score(turn) if reward.name == "score" else await super()._grade(reward, turn)

@@ -20,10 +20,10 @@ from swannery.environments import (
     register,
     registered,
     reward,
+    spaces,
     tool,
 )  # fmt: skip
 from swannery.environments.math.columns import add, hasty, multiply, subtract
-from swannery.environments.spaces import ChatSpace, TurnSpace
 from swannery.messages import Audio, Limits
 
 OURS = ("math/Arithmetic-v0", "tools/Calculator-v0", "chat/Guess-v0")
@@ -170,8 +170,8 @@ def test_misdeclared_environments_are_told_at_once() -> None:
         class Bare(Env):
             pass
 
-    with pytest.raises(ValueError, match="'turn' or 'episode'"):
-        reward(when="sometimes")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="'turn' or 'episode'"):
+        reward(when="sometimes")(lambda self: 1.0)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="max_turns"):
         Limits(max_turns=0)
 
@@ -183,16 +183,16 @@ def test_a_misspelt_id_gets_the_nearest_guess() -> None:
 
 
 def test_spaces_hold_any_text_and_sample_by_seed() -> None:
-    chat, turns = ChatSpace(seed=1), TurnSpace([Shop.tools["refund"].schema], seed=1)
+    chat, turns = spaces.Chat(seed=1), spaces.Turn([Shop.tools["refund"].schema], seed=1)
     assert chat.sample() in chat and turns.sample() in turns and (Message("user", "数学 🦢"),) in chat
-    assert ChatSpace(seed=4).sample() == ChatSpace(seed=4).sample()
-    assert "text" not in chat and 3 not in turns and chat == ChatSpace() and turns != TurnSpace()
+    assert spaces.Chat(seed=4).sample() == spaces.Chat(seed=4).sample()
+    assert "text" not in chat and 3 not in turns and chat == spaces.Chat() and turns != spaces.Turn()
 
 
 def test_audio_is_a_part_like_any_other() -> None:
     audio = Audio(np.zeros(16_000, np.float32).tobytes())
     message = Message("user", (audio,))
-    assert audio.duration_s == 1.0 and (message,) in ChatSpace() and message.text == ""
+    assert audio.duration_s == 1.0 and (message,) in spaces.Chat() and message.text == ""
     assert len(audio.content_hash) == 16 and audio.content_hash != Audio(b"\0" * 8).content_hash
     with pytest.raises(ValueError, match="float32"):
         Audio(b"abc")

@@ -1,0 +1,214 @@
+"""Deadlines that hold: for code that awaits, for code that does not, and for code that will not end.
+
+    awaiting code            Deadline       asyncio's timeout, but a late event loop is not held against what was awaited
+    plain code               guarded()      a watchdog thread raises Overtime inside the thread that runs over
+    plain code beside others in_thread()    the same in a daemon thread; one that is stuck in C code is left behind
+
+All clocks are monotonic. Work that ignores Overtime, or that crashes its process, belongs into a process of its own
+(`isolated=True`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_TICK_S = 0.05
+_QUIET_TICKS = 100
+"""After five seconds without a guarded call the watchdog sleeps until there is one."""
+
+
+class Overtime(BaseException):
+    """Raised inside a call that ran over its limit. Not an Exception, so that `except Exception` lets it pass."""
+
+
+class _Alarm:
+    __slots__ = ("deadline", "fired", "thread")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.thread, self.fired = deadline, threading.get_ident(), False
+
+
+class _Watchdog:
+    """One daemon thread that looks at all running alarms twenty times a second."""
+
+    def __init__(self) -> None:
+        self.alarms: dict[_Alarm, None] = {}
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.awake = False
+        self.calls = 0
+
+    def arm(self, limit_s: float) -> _Alarm:
+        alarm = _Alarm(time.monotonic() + limit_s)
+        self.alarms[alarm] = None
+        self.calls += 1
+        if not self.awake:
+            self._wake()
+        return alarm
+
+    def disarm(self, alarm: _Alarm) -> None:
+        with self.lock:
+            self.alarms.pop(alarm, None)
+            if alarm.fired:  # perhaps raised already, perhaps still on its way: then it is called back
+                _raise_in(alarm.thread, None)
+
+    def _wake(self) -> None:
+        with self.lock:
+            if self.awake:
+                return
+            self.awake = True
+            threading.Thread(target=self._watch, name="swannery-watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        quiet, seen = 0, self.calls
+        while True:
+            time.sleep(_TICK_S)
+            with self.lock:
+                now = time.monotonic()
+                for alarm in list(self.alarms):
+                    if now >= alarm.deadline:
+                        alarm.fired = True
+                        alarm.deadline = now + 1.0  # raised again where it was swallowed
+                        _raise_in(alarm.thread, Overtime)
+                quiet = 0 if self.alarms or self.calls != seen else quiet + 1
+                seen = self.calls
+                if quiet > _QUIET_TICKS:
+                    self.awake = False
+                    return
+
+
+def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
+    """Raise in another thread at its next bytecode; None takes back what has not been raised yet."""
+    import ctypes
+
+    target = ctypes.py_object(exception) if exception is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), target)
+
+
+_watchdog = _Watchdog()
+
+
+def guarded(limit_s: float, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+    """The function's value. TimeoutError where it is still running after `limit_s` seconds."""
+    watchdog = _watchdog
+    alarm = watchdog.arm(limit_s)
+    try:
+        value = function(*arguments, **keywords)
+        watchdog.disarm(alarm)
+        return value
+    except Overtime:
+        with contextlib.suppress(Overtime):
+            watchdog.disarm(alarm)
+        if not alarm.fired:  # an outer call's alarm, not ours
+            raise
+        raise TimeoutError(f"still running after {limit_s} s") from None
+    except BaseException:
+        watchdog.disarm(alarm)
+        raise
+
+
+class Deadline:
+    """`async with Deadline(seconds)`: TimeoutError inside when they are over.
+
+    A timer that fires late says that the event loop was blocked, by someone else: what is awaited may be done and only
+    not noticed yet. It then gets as much more time as the loop was late.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._expired = False
+
+    async def __aenter__(self) -> Deadline:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._loop = asyncio.get_running_loop()
+        self._when = self._loop.time() + self.limit_s
+        self._handle = self._loop.call_at(self._when, self._ring)
+        return self
+
+    def _ring(self) -> None:
+        late = self._loop.time() - self._when
+        if late > 2 * _TICK_S:
+            self._when = self._loop.time() + min(late, self.limit_s)
+            self._handle = self._loop.call_at(self._when, self._ring)
+            return
+        self._expired = True
+        assert self._task is not None
+        self._task.cancel()
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._handle.cancel()
+        if self._expired and self._task is not None and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError(f"still waiting after {self.limit_s} s") from error
+
+
+class _ToolThread:
+    """A daemon thread that runs one call at a time."""
+
+    def __init__(self) -> None:
+        self.work: SimpleQueue[Any] = SimpleQueue()
+        self.left_behind = False
+        threading.Thread(target=self._run, name="swannery-tool", daemon=True).start()
+
+    def _run(self) -> None:
+        while (item := self.work.get()) is not None:
+            limit_s, function, arguments, deliver = item
+            try:
+                result: tuple[Any, BaseException | None] = (guarded(limit_s, function, *arguments), None)
+            except BaseException as error:
+                result = (None, error)
+            deliver(result)
+            del item, function, arguments, deliver, result
+            if self.left_behind:
+                return
+            _idle.append(self)
+
+
+_idle: list[_ToolThread] = []
+_GRACE_S = 0.5
+
+
+async def in_thread(limit_s: float, function: Callable[..., T], *arguments: Any) -> T:
+    """`guarded` in a daemon thread, so that other episodes go on. One that cannot be ended is left behind."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def deliver(result: tuple[Any, BaseException | None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(result))
+
+    thread = _idle.pop() if _idle else _ToolThread()
+    thread.work.put((limit_s, function, arguments, deliver))
+    try:
+        async with Deadline(limit_s + _GRACE_S):
+            value, error = await future
+    except BaseException:
+        thread.left_behind = True
+        raise
+    if error is not None:
+        raise error
+    return value
+
+
+def _forget() -> None:
+    """After a fork the threads are the parent's."""
+    global _watchdog
+    _watchdog = _Watchdog()
+    _idle.clear()
+
+
+def close_idle_threads() -> None:
+    """End the tool threads that have nothing to do."""
+    while _idle:
+        _idle.pop().work.put(None)
+
+
+os.register_at_fork(after_in_child=_forget)
