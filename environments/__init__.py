@@ -4,6 +4,7 @@ from ..messages import EnvironmentFault, Limits, Message, Outcome, Task, ToolCal
 from . import spaces
 from .calling import CallRecord
 from .cheat import cheat
+from .checker import check_env
 from .declaration import DeclarationError
 from .env import Env
 from .jsonl import TaskFileError, jsonl
@@ -40,6 +41,7 @@ __all__ = [
     "ToolError",
     "Turn",
     "cheat",
+    "check_env",
     "families",
     "jsonl",
     "make",

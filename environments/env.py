@@ -66,6 +66,8 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
     """False where tasks share a prompt and differ in what is hidden: held-out splits then differ by seed alone."""
     answer_in_prompt: bool = False
     """True where the answer is to be found in what is shown: the checker then looks for no leak there."""
+    no_oracle: str = ""
+    """Why there is no oracle, where there cannot be one."""
     tasks: Sequence[Task] = ()
     user: User | None = None
     tools: ClassVar[Mapping[str, Tool]] = {}

@@ -9,9 +9,6 @@ environment, no file it may write, and limits on memory and CPU (see sandbox/wor
 from __future__ import annotations
 
 import base64
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ from ..messages import EnvironmentFault, Task
 from ..sandbox import Pool
 from . import wire
 from .declaration import DeclarationError
+from .importing import class_at, place_of
 from .tool import Tool, ToolError
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ async def acall(env: Env, tool: Tool, arguments: Mapping[str, Any], limit_s: flo
 
 def run(place: Mapping[str, str], tool: str, task: Mapping[str, Any], states: Mapping[str, Any], arguments: Any) -> Any:
     """In the child: the method on a stand-in. A refusal is a value of its own kind."""
-    cls = _class(place)
+    cls = class_at(place)
     stand_in = object.__new__(cls)
     stand_in.task = Task(wire.task_from_prompt(task["prompt"]), task["answer"], task["difficulty"], task["metadata"])
     stand_in.states = {name: state.blank.branch() for name, state in cls.declared.items()}
@@ -59,7 +57,9 @@ def run(place: Mapping[str, str], tool: str, task: Mapping[str, Any], states: Ma
         result = getattr(stand_in, tool)(**found.typed(arguments))
     except ToolError as error:
         return {"refused": str(error)}
-    return {"result": result, "states": _packed(stand_in) if found.writes else {}}
+    from pydantic_core import to_jsonable_python
+
+    return {"result": to_jsonable_python(result), "states": _packed(stand_in) if found.writes else {}}
 
 
 def _workers() -> Pool:
@@ -82,30 +82,7 @@ def _place(cls: type, tool: Tool) -> dict[str, str]:
             f"the isolated tool {tool.name!r} is in the class {cls.__qualname__}, which no other process can import",
             "define the class at module level",
         )
-    module = sys.modules.get(cls.__module__)
-    return {"module": cls.__module__, "class": cls.__qualname__, "file": getattr(module, "__file__", None) or ""}
-
-
-def _class(place: Mapping[str, str]) -> Any:
-    name = place["module"]
-    if name in ("__main__", "__mp_main__") or (name not in sys.modules and not _importable(name)):
-        name = f"_swannery_isolated_{abs(hash(place['file']))}"
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, place["file"])
-            assert spec is not None and spec.loader is not None
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-    found: Any = importlib.import_module(name)
-    for part in place["class"].split("."):
-        found = getattr(found, part)
-    return found
-
-
-def _importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    return place_of(cls)
 
 
 def _packed(env: Env) -> dict[str, Any]:
