@@ -1,4 +1,4 @@
-"""The command line: train, eval, sample, doctor.
+"""The command line: train, eval, sample, check, new, doctor.
 
 A person's mistake ends with one message and exit code 2, never with a traceback. Heavy libraries are imported by the verb
 that needs them.
@@ -14,18 +14,21 @@ USAGE = """\
 usage: swannery VERB ...
 
   train CONFIG.toml [--key value ...]   raise a policy; `quickstart` is packaged
+  train FILE.py [--key value ...]       the quickstart with that file's own environments
   train --resume RUN                    go on with a run that was stopped or killed
   eval RUN_OR_POLICY [--key value ...]  held-out accuracy with intervals
   sample RUN_OR_POLICY [--env ID]       one transcript: reasoning, tool calls, rewards, token mask
+  check ID... | FILE.py | --all         what is wrong with an environment, with causes and cures
+  new NAME --template single            a new environment: one file that works, one test
   doctor                                what this machine has, and what to do about what it lacks
 
 `swannery VERB --help` tells the rest."""
 
 
 def _verbs() -> dict[str, Callable[[list[str]], int]]:
-    from .cli import doctor, evaluate, sample, train
+    from .cli import check, doctor, evaluate, new, sample, train
 
-    return {"train": train, "eval": evaluate, "sample": sample, "doctor": doctor}
+    return {"train": train, "eval": evaluate, "sample": sample, "check": check, "new": new, "doctor": doctor}
 
 
 def main() -> int:
@@ -41,7 +44,7 @@ def main() -> int:
         print(__version__)
         return 0
     verb, rest = arguments[0], arguments[1:]
-    if verb not in (names := ("train", "eval", "sample", "doctor")):
+    if verb not in (names := ("train", "eval", "sample", "check", "new", "doctor")):
         import difflib
 
         close = difflib.get_close_matches(verb, names, n=1)

@@ -54,7 +54,7 @@ def _plain(text: str) -> str:
 @_told
 def train(arguments: list[str]) -> int:
     """Start or resume a run."""
-    from .rl.config import ConfigError, load_config, read_toml
+    from .rl.config import ConfigError, load_config
     from .rl.controller import resume_config
     from .rl.preflight import preflight
     from .rl.run_folder import RunFolder
@@ -69,7 +69,7 @@ def train(arguments: list[str]) -> int:
             arguments = ["quickstart", "--help"]
         else:
             raise ConfigError("name a configuration first, as in: swannery train quickstart --grpo.steps 50")
-    config = load_config(read_toml(Path(arguments[0])))
+    config = load_config(_values(arguments[0]))
     chosen = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],  # type: ignore[misc]
         default=config,
@@ -81,6 +81,25 @@ def train(arguments: list[str]) -> int:
     folder = RunFolder.create(Path(config.output) if config.output else None, config.name)
     folder.write_json("config.json", config.model_dump(mode="json"))
     return _train(config, folder)
+
+
+def _values(name: str) -> dict[str, Any]:
+    """A configuration's values. An environment's own file stands for the quickstart with its environments alone."""
+    from .environments.importing import import_file
+    from .rl.config import ConfigError, read_toml
+
+    if not name.endswith(".py"):
+        return read_toml(Path(name))
+    try:
+        env_ids = import_file(Path(name))
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(str(error)) from None
+    return {
+        **read_toml(Path("quickstart")),
+        "name": Path(name).stem,
+        "imports": [str(Path(name).resolve())],
+        "environments": [{"id": env_id} for env_id in env_ids],
+    }
 
 
 def _train(config: Any, folder: Any) -> int:
@@ -264,6 +283,22 @@ def _renderer(policy: Any) -> Any:
     from .policies import ChatRenderer
 
     return ChatRenderer(policy.tokenizer)
+
+
+@_told
+def check(arguments: list[str]) -> int:
+    """What is wrong with environments."""
+    from .cli_environments import check as run
+
+    return run(arguments)
+
+
+@_told
+def new(arguments: list[str]) -> int:
+    """A new environment from a template."""
+    from .cli_environments import new as run
+
+    return run(arguments)
 
 
 @_told

@@ -7,7 +7,10 @@ from .cheat import cheat
 from .checker import check_env
 from .declaration import DeclarationError
 from .env import Env
+from .curriculum import Curriculum, CurriculumConfig
 from .jsonl import TaskFileError, jsonl
+from .mixture import Mixture
+from .record import EpisodeRecord, replay
 from .registry import make, make_vec, register, register_module, registered
 from .reward import reward
 from .snapshot import Snapshot
@@ -22,12 +25,16 @@ __all__ = [
     "END",
     "AsyncioVectorEnv",
     "CallRecord",
+    "Curriculum",
+    "CurriculumConfig",
     "DeclarationError",
     "DictState",
     "Env",
     "EnvironmentFault",
+    "EpisodeRecord",
     "Limits",
     "Message",
+    "Mixture",
     "Outcome",
     "RespondingUser",
     "Rule",
@@ -49,6 +56,7 @@ __all__ = [
     "register",
     "register_module",
     "registered",
+    "replay",
     "reward",
     "spaces",
     "tool",

@@ -117,6 +117,8 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         self.outcome: Outcome | None = None
         self.num_turns = 0
         self.num_tool_calls = 0
+        self.last_turn = ""
+        """Set by a wrapper: why the turn that comes is the last one."""
         self.in_loop = False
         self.states: dict[str, Any] = {}
         self._started = False
@@ -271,6 +273,7 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         if not isinstance(self.task, Task):
             raise TypeError(f"task(rng) must return a Task, got {type(self.task).__name__}")
         self.num_turns = self.num_tool_calls = 0
+        self.last_turn = ""
         self.calls, self.parts = [], []
         system = (Message("system", self.system),) if self.system else ()
         self.transcript = [*system, *self.task.messages]
@@ -321,11 +324,11 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         if outcome is None:
             return said, float(sum(parts.values())), False, False, info
         info["outcome"] = outcome
-        info["episode"] = self._summed()
+        info["episode"] = self.total_rewards()
         return said, float(sum(parts.values())), outcome.kind == "terminated", outcome.kind == "truncated", info
 
-    def _summed(self) -> dict[str, float]:
-        """The whole episode's rewards by name."""
+    def total_rewards(self) -> dict[str, float]:
+        """The episode's rewards so far, by name: the sums of its turns' parts."""
         total: dict[str, float] = {}
         for parts in self.parts:
             for name, value in parts.items():
@@ -348,7 +351,9 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
             if reply is None:
                 return (), TERMINATED
             said = self._as_messages(reply)
-        return said, Outcome("truncated", "max_turns") if self.num_turns >= self.limits.max_turns else None
+        if self.num_turns >= self.limits.max_turns:
+            return said, Outcome("truncated", "max_turns")
+        return said, Outcome("truncated", self.last_turn) if self.last_turn else None
 
     async def _call(self, call: ToolCall) -> Message:
         record = await call_tool(self, call, threads=self.in_loop)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,13 +25,34 @@ def import_place(place: Mapping[str, str]) -> ModuleType:
         return sys.modules[name]
     if name not in ("__main__", "__mp_main__") and _importable(name):
         return importlib.import_module(name)
-    name = f"_swannery_{hashlib.sha256(place['file'].encode()).hexdigest()[:12]}"
+    return _run_file(place["file"])
+
+
+def import_file(path: Path) -> list[str]:
+    """Run a file that registers environments; their ids. ValueError where there is none."""
+    from .registry import entry_module, registered
+
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    module = _run_file(str(path.resolve()))
+    ours = [env_id for env_id in registered() if entry_module(env_id) == module.__name__]
+    if not ours:
+        raise ValueError(f"{path} registers no environment: decorate a class with @register('family/Name-v0')")
+    return ours
+
+
+def _run_file(file: str) -> ModuleType:
+    name = f"_swannery_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, place["file"])
+        spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
-            raise ImportError(f"no module {place['module']!r} and no file {place['file']!r} to load it from")
+            raise ImportError(f"{file!r} cannot be loaded as a module")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
     return sys.modules[name]
 
 

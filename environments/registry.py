@@ -113,6 +113,11 @@ def registered() -> list[str]:
     return sorted(_IDS)
 
 
+def entry_module(env_id: str) -> str:
+    """The module that an id's class or factory is in."""
+    return getattr(_IDS[env_id], "__module__", "")
+
+
 def load_plugins() -> None:
     """Import what other packages announce under `swannery.environments`."""
     for plugin in entry_points(group="swannery.environments"):

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..environments import registered
 from ..environments.guess import nearest
+from ..environments.importing import import_file
+from ..environments.registry import load_plugins
 from ..policies.config import PRESETS
 from ..policies.tokenizer import CONTROL_TOKENS
 
@@ -42,6 +44,8 @@ class EnvironmentConfig(_Section):
 
     @model_validator(mode="after")
     def _known(self) -> EnvironmentConfig:
+        if self.id not in registered():
+            load_plugins()
         if self.id not in registered():
             raise ValueError(f"no environment named {self.id!r}. {nearest(self.id, registered())}")
         if any(isinstance(budget, int) and budget < 0 for budget in self.reasoning_budgets):
@@ -110,6 +114,18 @@ class GRPOConfig(_Section):
         return self
 
 
+class CurriculumSection(_Section):
+    """Draw tasks around a pass rate that moves from easy to hard (environments/curriculum.py)."""
+
+    enabled: bool = False
+    pool_size: int = Field(default=256, ge=1)
+    """Tasks of each environment that are drawn from; a solved one is replaced by a new one."""
+    easy: float = Field(default=0.8, ge=0, le=1)
+    hard: float = Field(default=0.2, ge=0, le=1)
+    width: float = Field(default=0.2, gt=0)
+    min_tries: int = Field(default=12, ge=1)
+
+
 class GenerationConfig(_Section):
     """How completions are sampled."""
 
@@ -140,10 +156,13 @@ class RunConfig(_Section):
     num_threads: int = Field(default=0, ge=0)
     """Of torch; 0 is one a core."""
     checkpoint_every: int = Field(default=25, ge=1)
+    imports: tuple[str, ...] = ()
+    """Python files that register environments of one's own."""
     environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
     policy: PolicyConfig = PolicyConfig()
     sft: SFTConfig = SFTConfig()
     grpo: GRPOConfig = GRPOConfig()
+    curriculum: CurriculumSection = CurriculumSection()
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -200,6 +219,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def load_config(values: Mapping[str, Any]) -> RunConfig:
     """A checked configuration from plain values. Raises ConfigError with every problem, one a line."""
+    for file in values.get("imports") or ():
+        try:
+            import_file(Path(str(file)))
+        except (ValueError, TypeError, ImportError) as error:
+            raise ConfigError(f"imports: {error}") from None
     try:
         return RunConfig.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:

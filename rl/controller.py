@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from ..environments import Env, EnvironmentFault
+from ..environments import Curriculum, CurriculumConfig, Env, EnvironmentFault, Mixture
 from ..policies import (
     ChatRenderer,
     HybridModel,
@@ -73,6 +73,9 @@ class State:
     policy_version: int = 0
     cursor: dict[str, int] = field(default_factory=dict)
     """How many training tasks of each environment were drawn."""
+    mixture: dict[str, str] = field(default_factory=dict)
+    """What each environment is still owed of the batches."""
+    curriculum: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, the largest mismatch."""
 
@@ -89,6 +92,8 @@ class Controller:
         self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
         self.state = State(cursor={env_id: 0 for env_id in self.envs})
+        self.mixture = Mixture({env.id: env.weight for env in config.environments}, at_least=1)
+        self.curriculum = _curriculum(config)
         self.policy: Policy
         self.learner: Learner
         self._stop: int | None = None
@@ -128,7 +133,11 @@ class Controller:
         path, state, aside = found
         for line in aside:
             self.display.console.print(f"[yellow]{line}[/]")
-        self.state = State(**{key: state[key] for key in asdict(self.state)})
+        self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
+        if self.state.mixture:
+            self.mixture.load_state_dict(self.state.mixture)
+        if self.curriculum is not None and self.state.curriculum:
+            self.curriculum.load_state_dict(self.state.curriculum)
         self.policy = load_policy(path)
         self.learner = self._new_learner()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
@@ -158,6 +167,8 @@ class Controller:
 
     def _save(self) -> None:
         state = self.state
+        state.mixture = self.mixture.state_dict()
+        state.curriculum = self.curriculum.state_dict() if self.curriculum else {}
         number = PHASES.index(state.phase) * 1_000_000 + state.step
         files = {**policy_files(self.policy), "optimizer.safetensors": safetensors.torch.save(self.learner.state())}
         self.folder.save_checkpoint(f"{number:07d}-{state.phase}", files, asdict(state))
@@ -275,8 +286,8 @@ class Controller:
         config, step = self.config.grpo, self.state.step
         renderer = ChatRenderer(self.policy.tokenizer)
         specs: list[list[RolloutSpec]] = []
-        for number, env_id in enumerate(self._allot(config.prompts_per_step)):
-            seed = self._next_task(env_id)
+        prompts = self._prompts()
+        for number, (env_id, _, seed) in enumerate(prompts):
             budgets = self.budgets(env_id)
             budget = budgets[stream_seed(self.config.seed, "budget", step, number) % len(budgets)]
             specs.append([])
@@ -301,6 +312,9 @@ class Controller:
             rollouts = played[number * config.group_size : (number + 1) * config.group_size]
             whole = tuple(branches for branches in rollouts if branches[0].outcome.kind != "fault")
             faults = tuple(b[0].outcome.reason for b in rollouts if b[0].outcome.kind == "fault")
+            env_id, task_number, _ = prompts[number]
+            if self.curriculum is not None:
+                self.curriculum.update(env_id, task_number, [branches[-1].reward >= 0.5 for branches in whole])
             groups.append(
                 Group(
                     env_id=group[0].env_id, task_seed=group[0].task_seed, number=number, rollouts=whole, faults=faults
@@ -416,18 +430,22 @@ class Controller:
     def _next_task(self, env_id: str) -> int:
         number = self.state.cursor[env_id]
         self.state.cursor[env_id] = number + 1
+        return self._task_seed(env_id, number)
+
+    def _task_seed(self, env_id: str, number: int) -> int:
         return task_seed(self.envs[env_id], env_id, "train", number, self.config.seed)
 
-    def _allot(self, num_prompts: int) -> list[str]:
-        """Each environment's share of a step's prompts: its weight, by largest remainders, and at least one."""
-        total = sum(env.weight for env in self.config.environments)
-        shares = {env.id: max(env.weight / total * num_prompts, 1.0) for env in self.config.environments}
-        counts = {env_id: int(share) for env_id, share in shares.items()}
-        while sum(counts.values()) < num_prompts:
-            counts[max(shares, key=lambda env_id: shares[env_id] - counts[env_id])] += 1
-        while sum(counts.values()) > num_prompts:
-            counts[max(counts, key=lambda env_id: counts[env_id])] -= 1
-        return [env_id for env_id, count in counts.items() for _ in range(count)]
+    def _prompts(self) -> list[tuple[str, int, int]]:
+        """The prompts of this step: environment, the task's number in the curriculum (or -1), and its seed."""
+        prompts, step = [], self.state.step
+        for env_id, count in self.mixture.allot(self.config.grpo.prompts_per_step).items():
+            if self.curriculum is None:
+                prompts += [(env_id, -1, self._next_task(env_id)) for _ in range(count)]
+                continue
+            rng = np.random.default_rng(stream_seed(self.config.seed, "curriculum", env_id, step))
+            numbers = self.curriculum.draw(env_id, step, count, rng)
+            prompts += [(env_id, number, self._task_seed(env_id, number)) for number in numbers]
+        return prompts
 
     @property
     def weights_hash(self) -> str:
@@ -437,6 +455,14 @@ class Controller:
 def evaluation_budget(budgets: tuple[int | None, ...]) -> int | None:
     """Evaluation reasons as much as it is ever allowed to."""
     return None if None in budgets else max(b for b in budgets if b is not None)
+
+
+def _curriculum(config: RunConfig) -> Curriculum | None:
+    chosen = config.curriculum
+    if not chosen.enabled:
+        return None
+    values = chosen.model_dump(exclude={"enabled"})
+    return Curriculum([env.id for env in config.environments], config.grpo.steps, CurriculumConfig(**values))
 
 
 def _maker(env: EnvironmentConfig) -> Any:

@@ -58,6 +58,7 @@ def demonstrate(
                 num_reasoning_tokens=0,
                 budget_hit=cut,
                 num_tool_calls=len(turn.tool_calls),
+                action=turn,
             )
         )
         if terminated or truncated:

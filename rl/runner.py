@@ -138,7 +138,10 @@ async def _episode(
             delta = renderer.extend(said, reasoning=reasoning, reasoned=reasoned)
             ids = renderer.open(env.transcript, tools, reasoning=reasoning) if delta is None else [*branch.ids, *delta]
             if len(ids) >= engine.capacity:  # no room for another turn: the conversation is cut here
-                await env.astep(Turn(cut=True))
+                _, _, _, _, info = await env.astep(Turn(cut=True))
+                last = branch.turns[-1]
+                rewards = {k: last.rewards.get(k, 0.0) + info["rewards"].get(k, 0.0) for k in {**last.rewards, **info["rewards"]}}
+                branch.turns[-1] = dataclasses.replace(last, rewards=rewards)
                 return _finish(env, branches, spec)
             if delta is not None:
                 branch.give(delta, number + 1)
@@ -173,6 +176,7 @@ def _turn_record(
         budget_hit=result.budget_hit,
         num_tool_calls=len(turn.tool_calls),
         malformed=turn.malformed,
+        action=turn,
     )
 
 
@@ -192,6 +196,7 @@ def _finish(env: Env, branches: list[_Branch], spec: RolloutSpec) -> tuple[Traje
     assert env.outcome is not None
     # A turn's rewards belong to the branch that holds its tokens; the last branch carries all of the episode's.
     turns = [turn for branch in branches for turn in branch.turns]
+    _check_credit(env, turns)
     return tuple(
         Trajectory(
             env_id=spec.env_id,
@@ -210,6 +215,16 @@ def _finish(env: Env, branches: list[_Branch], spec: RolloutSpec) -> tuple[Traje
         )
         for number, branch in enumerate(branches)
     )
+
+
+def _check_credit(env: Env, turns: list[TurnRecord]) -> None:
+    """What the turns were given is what the environment gave, part by part; anything else is no reward to train on."""
+    given: dict[str, float] = {}
+    for turn in turns:
+        for name, value in turn.rewards.items():
+            given[name] = given.get(name, 0.0) + value
+    if given != env.total_rewards():
+        raise EnvironmentFault("bad_reward", f"turns were given {given}, the episode {env.total_rewards()}")
 
 
 def _faulted(spec: RolloutSpec, fault: EnvironmentFault) -> Trajectory:

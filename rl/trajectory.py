@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..messages import Message, Outcome
+from ..messages import Message, Outcome, Turn
 
 SCHEMA_VERSION = 1
 
@@ -62,6 +62,8 @@ class TurnRecord:
     budget_hit: bool
     num_tool_calls: int = 0
     malformed: str | None = None
+    action: Turn = Turn()
+    """The turn as the environment got it: with the task's seed, what `replay` needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class Trajectory:
 
     @property
     def reward(self) -> float:
-        """The episode's reward: the sum of all turns' named rewards."""
+        """The episode's reward: the sum of all turns' named rewards, which the runner has checked against the environment's."""
         if self.outcome.kind == "fault":
             raise ValueError("a fault has no reward")
         return float(sum(sum(turn.rewards.values()) for turn in self.turns))

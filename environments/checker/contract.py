@@ -145,7 +145,8 @@ def tasks(subject: Subject) -> Iterator[Finding]:
     """Tasks are plain, not empty, and where the prompt tells them apart it does so."""
     answers: dict[Any, tuple[str, ...]] = {}
     env = subject.make()
-    tells_apart = env.prompt_identifies_task
+    # With tools or a user, what differs may be hidden and to be found out.
+    tells_apart = env.prompt_identifies_task and not env.tools and env.limits.max_turns == 1
     env.close()
     found: set[str] = set()
     for task in subject.tasks:

@@ -24,7 +24,10 @@ _PROBE_TIMEOUT_S = 600.0
 
 
 def explorers(subject: Subject) -> list[Player]:
-    return [players.random, *([players.oracle] if subject.has_oracle else [])]
+    """Who plays where episodes are compared: chance and the oracle; in slow single-turn environments one is enough."""
+    if not subject.has_oracle:
+        return [players.random]
+    return [players.oracle] if subject.is_slow and not subject.cls.tools else [players.random, players.oracle]
 
 
 def seeded(subject: Subject) -> Iterator[Finding]:
