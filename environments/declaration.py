@@ -37,6 +37,13 @@ def declared(member: Any) -> str | None:
     return None
 
 
+RESERVED = frozenset(
+    "states parts calls transcript outcome num_turns num_tool_calls in_loop last_turn tool_schemas responder "
+    "_started _made _first _runner _advance _answer _call _reply _set_up _draw _begun _started_up _wait".split()
+)
+"""What an instance or the class itself uses under these names."""
+
+
 class _Body(dict[str, Any]):
     """A class body in which no declaration is silently replaced by a second one of the same name."""
 
@@ -57,6 +64,10 @@ class EnvMeta(type(gymnasium.Env)):  # type: ignore[misc]
         return _Body()
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **keywords: Any) -> Any:
+        for member in RESERVED & set(body) if bases and name != "Env" else ():
+            raise DeclarationError(
+                body[member], f"{name} defines {member!r}, which every environment needs for itself", "rename it"
+            )
         return super().__new__(mcs, name, bases, dict(body), **keywords)
 
 

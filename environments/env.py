@@ -58,7 +58,7 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
     limits: Limits = Limits()
     levels: ClassVar[Sequence[int]] = ()
     """What the constructor's `level` may be; empty: it has none."""
-    floor: ClassVar[float] = 0.05
+    floor: float = 0.05
     """The mean reward that policies who know nothing, or cheat, may reach at most."""
     quick_tools: ClassVar[bool] = False
     """Plain tools return at once, so they run on the event loop. Otherwise each call has a thread."""

@@ -22,7 +22,7 @@ from .tool import Tool, ToolError
 if TYPE_CHECKING:
     from .env import Env
 
-_RUN = f"{__name__}:run"
+_LOAD, _RUN = f"{__name__}:load", f"{__name__}:run"
 _POOL_SIZE = 8
 _FAULTS = {"grader_timeout": "tool_timeout", "grader_crash": "tool_crash"}
 _pool: Pool | None = None
@@ -31,7 +31,8 @@ _pool: Pool | None = None
 def call(env: Env, tool: Tool, arguments: Mapping[str, Any], limit_s: float) -> Any:
     """The tool's result. EnvironmentFault where its process was late or died."""
     try:
-        return _finish(env, _workers().call(_RUN, *_request(env, tool, arguments), timeout_s=limit_s))
+        request, first = _request(env, tool, arguments)
+        return _finish(env, _workers().call(_RUN, *request, timeout_s=limit_s, first=first))
     except EnvironmentFault as fault:
         raise _as_tool_fault(tool, fault) from None
 
@@ -39,9 +40,15 @@ def call(env: Env, tool: Tool, arguments: Mapping[str, Any], limit_s: float) -> 
 async def acall(env: Env, tool: Tool, arguments: Mapping[str, Any], limit_s: float) -> Any:
     """`call`, for callers on an event loop."""
     try:
-        return _finish(env, await _workers().acall(_RUN, *_request(env, tool, arguments), timeout_s=limit_s))
+        request, first = _request(env, tool, arguments)
+        return _finish(env, await _workers().acall(_RUN, *request, timeout_s=limit_s, first=first))
     except EnvironmentFault as fault:
         raise _as_tool_fault(tool, fault) from None
+
+
+def load(place: Mapping[str, str]) -> None:
+    """In the child: import the author's module, which may take longer than a tool may."""
+    class_at(place)
 
 
 def run(place: Mapping[str, str], tool: str, task: Mapping[str, Any], states: Mapping[str, Any], arguments: Any) -> Any:
@@ -64,15 +71,16 @@ def run(place: Mapping[str, str], tool: str, task: Mapping[str, Any], states: Ma
 
 def _workers() -> Pool:
     global _pool
-    _pool = _pool or Pool([_RUN], size=_POOL_SIZE)
+    _pool = _pool or Pool([_LOAD, _RUN], size=_POOL_SIZE)
     return _pool
 
 
-def _request(env: Env, tool: Tool, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+def _request(env: Env, tool: Tool, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     from pydantic_core import to_jsonable_python
 
     place = _place(type(env), tool)
-    return place, tool.name, wire.task_to_dict(env.task), _packed(env), to_jsonable_python(dict(arguments))
+    request = (place, tool.name, wire.task_to_dict(env.task), _packed(env), to_jsonable_python(dict(arguments)))
+    return request, (_LOAD, place)
 
 
 def _place(cls: type, tool: Tool) -> dict[str, str]:

@@ -113,6 +113,11 @@ def registered() -> list[str]:
     return sorted(_IDS)
 
 
+def ids_of(cls: object) -> list[str]:
+    """The ids that a class is registered as."""
+    return [env_id for env_id, entry in _IDS.items() if entry is cls]
+
+
 def entry_module(env_id: str) -> str:
     """The module that an id's class or factory is in."""
     return getattr(_IDS[env_id], "__module__", "")

@@ -181,6 +181,10 @@ class SQLite:
     def close(self) -> None:
         self._db.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
+
     def __deepcopy__(self, memo: Any) -> SQLite:
         return self.branch()
 

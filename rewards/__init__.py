@@ -1,5 +1,8 @@
-"""Rewards: pure scoring functions, text in, number out. No state, no environment, no model."""
+"""Rewards: pure scoring functions and judges, text in, number out. No state, no environment, no model of their own."""
 
+from .judge import Judge
+from .math import same_math
 from .number import same_number
+from .structure import same_document
 
-__all__ = ["same_number"]
+__all__ = ["Judge", "same_document", "same_math", "same_number"]

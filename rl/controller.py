@@ -308,18 +308,13 @@ class Controller:
             *(rollout(self.pools[s.env_id], engine, renderer, s) for group in specs for s in group)
         )
         groups = []
-        for number, group in enumerate(specs):
+        for number in range(len(specs)):
             rollouts = played[number * config.group_size : (number + 1) * config.group_size]
-            whole = tuple(branches for branches in rollouts if branches[0].outcome.kind != "fault")
-            faults = tuple(b[0].outcome.reason for b in rollouts if b[0].outcome.kind == "fault")
-            env_id, task_number, _ = prompts[number]
+            env_id, task_number, seed = prompts[number]
+            group = Group.of(env_id, seed, number, rollouts)
             if self.curriculum is not None:
-                self.curriculum.update(env_id, task_number, [branches[-1].reward >= 0.5 for branches in whole])
-            groups.append(
-                Group(
-                    env_id=group[0].env_id, task_seed=group[0].task_seed, number=number, rollouts=whole, faults=faults
-                )
-            )
+                self.curriculum.update(env_id, task_number, [bool(reward >= 0.5) for reward in group.rewards])
+            groups.append(group)
         return groups
 
     def _learn(self, groups: list[Group]) -> list[StepMetrics]:

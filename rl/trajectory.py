@@ -9,7 +9,7 @@ and weighs 1 / branches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,6 +135,18 @@ class Group:
     rollouts: tuple[tuple[Trajectory, ...], ...]
     """One tuple of branches a rollout."""
     faults: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(env_id: str, task_seed: int, number: int, played: Sequence[tuple[Trajectory, ...]]) -> Group:
+        """The group of what was played: faulted rollouts are left out of it and counted by kind."""
+        faulted = [branches[0].outcome.kind == "fault" for branches in played]
+        return Group(
+            env_id=env_id,
+            task_seed=task_seed,
+            number=number,
+            rollouts=tuple(b for b, fault in zip(played, faulted, strict=True) if not fault),
+            faults=tuple(b[0].outcome.reason for b, fault in zip(played, faulted, strict=True) if fault),
+        )
 
     @property
     def rewards(self) -> np.ndarray:

@@ -52,32 +52,46 @@ class Worker:
         self.start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._done: set[str] = set()
 
     @property
     def pid(self) -> int | None:
         """The child's process id while there is one."""
         return self._process.pid if self._process else None
 
-    def call(self, function: str, *arguments: Any, timeout_s: float) -> Any:
-        """The function's value. A timeout kills the child; the next call starts another."""
+    def call(self, function: str, *arguments: Any, timeout_s: float, first: Sequence[Any] = ()) -> Any:
+        """The function's value. A timeout kills the child; the next call starts another.
+
+        `first` is a function and its arguments that a child must have carried out once: what that takes (imports) is part of
+        starting it and does not count towards `timeout_s`.
+        """
         if function not in self.allowed:
             raise ValueError(f"{function!r} is not among the allowed functions: {', '.join(self.allowed)}")
+        with self._lock:
+            if self._process is None:
+                self._start()
+            if first and (done := json.dumps(first)) not in self._done:
+                self._ask(first[0], first[1:], self.start_timeout_s)
+                self._done.add(done)
+            return self._ask(function, arguments, timeout_s)
+
+    def _ask(self, function: str, arguments: Sequence[Any], timeout_s: float) -> Any:
         request = {"id": uuid.uuid4().hex, "function": function, "arguments": arguments, "timeout_s": timeout_s}
         line = json.dumps(request).encode() + b"\n"
-        with self._lock:
-            try:
-                process = self._process or self._start()
-                deadline = time.monotonic() + timeout_s
-                self._send(process, line, deadline)
-                reply = self._receive(process, deadline)
-                if reply.get("id") != request["id"] or not reply.keys() & {"value", "raised"}:
-                    raise EnvironmentFault("grader_crash", f"{function}: not a reply to this call: {str(reply)[:200]}")
-            except TimeoutError:
-                self._kill()
-                raise EnvironmentFault("grader_timeout", f"{function} took over {timeout_s} s") from None
-            except BaseException:
-                self._kill()
-                raise
+        process = self._process
+        assert process is not None
+        try:
+            deadline = time.monotonic() + timeout_s
+            self._send(process, line, deadline)
+            reply = self._receive(process, deadline)
+            if reply.get("id") != request["id"] or not reply.keys() & {"value", "raised"}:
+                raise EnvironmentFault("grader_crash", f"{function}: not a reply to this call: {str(reply)[:200]}")
+        except TimeoutError:
+            self._kill()
+            raise EnvironmentFault("grader_timeout", f"{function} took over {timeout_s} s") from None
+        except BaseException:
+            self._kill()
+            raise
         if "raised" in reply:
             raise EnvironmentFault("grader_crash", f"{function} raised {reply['raised']}")
         return reply["value"]
@@ -96,6 +110,7 @@ class Worker:
         self._lock = threading.Lock()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._done.clear()
         path = [os.path.abspath(entry) for entry in sys.path]
         arguments = {"path": path, "allowed": self.allowed, "memory_bytes": self.memory_bytes}
         # -s -P rather than -I: the environment is empty but for ours, and -I would ignore the hash seed.
@@ -113,10 +128,14 @@ class Worker:
         os.set_blocking(process.stdin.fileno(), False)
         try:
             reply = self._receive(process, time.monotonic() + self.start_timeout_s)
+            if "failed" in reply:
+                raise EnvironmentFault("grader_crash", f"the worker could not start: {reply['failed']}")
         except TimeoutError:
+            self._kill()
             raise EnvironmentFault("grader_crash", f"no worker within {self.start_timeout_s} s") from None
-        if "failed" in reply:
-            raise EnvironmentFault("grader_crash", f"the worker could not start: {reply['failed']}")
+        except BaseException:
+            self._kill()
+            raise
         return process
 
     def _send(self, process: subprocess.Popen[bytes], line: bytes, deadline: float) -> None:
@@ -176,18 +195,20 @@ class Pool:
         self._fill()
         _POOLS.add(self)
 
-    def call(self, function: str, *arguments: Any, timeout_s: float) -> Any:
+    def call(self, function: str, *arguments: Any, timeout_s: float, first: Sequence[Any] = ()) -> Any:
         """`Worker.call` on a free worker. Waiting for one does not count towards `timeout_s`."""
         worker = self._free.get()
         try:
-            return worker.call(function, *arguments, timeout_s=timeout_s)
+            return worker.call(function, *arguments, timeout_s=timeout_s, first=first)
         finally:
             self._free.put(worker)
 
-    async def acall(self, function: str, *arguments: Any, timeout_s: float) -> Any:
+    async def acall(self, function: str, *arguments: Any, timeout_s: float, first: Sequence[Any] = ()) -> Any:
         """`call`, for callers on an event loop."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self.call(function, *arguments, timeout_s=timeout_s))
+        return await loop.run_in_executor(
+            self._threads, lambda: self.call(function, *arguments, timeout_s=timeout_s, first=first)
+        )
 
     def close(self) -> None:
         """End all children. A later call starts them again."""

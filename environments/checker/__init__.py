@@ -13,7 +13,7 @@ from typing import Any
 
 from ...messages import EnvironmentFault
 from ..env import Env
-from ..registry import find, registered
+from ..registry import find, ids_of
 from . import contract, determinism, running, scoring, travel
 from .findings import CURES, Finding
 from .subject import Subject
@@ -124,9 +124,8 @@ def _id_of(target: Any) -> str:
         if target.spec is None:
             raise ValueError("check_env takes a registered id: this environment was not made by one")
         return target.spec.id
-    for env_id in registered():
-        if find(env_id) is target:
-            return env_id
+    for env_id in ids_of(target):
+        return env_id
     raise ValueError(f"check_env takes a registered id or class, got {target!r}: decorate it with @register first")
 
 

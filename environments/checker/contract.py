@@ -27,15 +27,18 @@ _TRIES = 12
 
 def gymnasium_checker(subject: Subject) -> Iterator[Finding]:
     """Gymnasium's own checker, silent; and make_vec's rows like single environments."""
+    env = gymnasium.make(subject.env_id, **subject.options).unwrapped
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            gymnasium_check_env(gymnasium.make(subject.env_id, **subject.options).unwrapped)
+            gymnasium_check_env(env)
         except EnvironmentFault:
             return  # found where the fault is
         except Exception as error:
             yield subject.finding("gymnasium.checker", f"{type(error).__name__}: {error}")
             return
+        finally:
+            env.close()
     for warning in told:
         if not issubclass(warning.category, (ResourceWarning, DeprecationWarning, SyntaxWarning)):
             yield subject.finding("gymnasium.checker", str(warning.message))

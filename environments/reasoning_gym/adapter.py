@@ -18,7 +18,7 @@ from ..env import Env
 from ..reward import reward
 from . import entries
 from .demonstrators import DEMONSTRATORS, ORACLES
-from .names import EVALUATING, EXCEPTIONS, GENERATED, well_formed
+from .names import EVALUATING, EXCEPTIONS, EXTRACTIVE, FLOORS, GENERATED, WITHOUT_ANSWER, well_formed
 
 _MAKE, _SCORE = f"{entries.__name__}:make_entry", f"{entries.__name__}:score"
 _MAKE_TIMEOUT_S = 60.0
@@ -42,6 +42,10 @@ class ReasoningGym(Env):
         super().__init__(render_mode=render_mode, limits=limits)
         entries.check(dataset, options)
         self.dataset, self.options = dataset, options
+        self.floor = FLOORS.get(dataset, type(self).floor)
+        self.answer_in_prompt = dataset in EXTRACTIVE
+        if dataset in WITHOUT_ANSWER:
+            self.no_oracle = EXCEPTIONS[dataset]
 
     def sample_task(self, rng: np.random.Generator) -> Task:
         """An item by a drawn index. Items whose own answer is not well formed are passed over."""

@@ -36,11 +36,54 @@ EXCEPTIONS: dict[str, str] = {
     "boxnet": _NO_ANSWER,
     "game_of_life_halting": "its grader accepts any answer that is not empty: do not train on it or report it",
     "graph_color": _NO_ANSWER,
+    "puzzle24": "its grader accepts any expression that makes 24, whatever its numbers: one answer solves all tasks",
     "propositional_logic": _NO_ANSWER,
     "rubiks_cube": _NO_ANSWER,
     "rush_hour": _NO_ANSWER,
 }
 """Data sets whose own answer does not earn 1.0, or whose every answer does."""
+
+WITHOUT_ANSWER: frozenset[str] = frozenset(name for name, why in EXCEPTIONS.items() if why == _NO_ANSWER)
+
+FLOORS: dict[str, float] = {
+    "acre": 0.55,
+    "aiw": 0.35,
+    "binary_alternation": 0.4,
+    "calendar_arithmetic": 0.25,
+    "circuit_logic": 0.85,
+    "count_bits": 0.35,
+    "course_schedule": 0.65,
+    "family_relationships": 0.35,
+    "game_of_life": 1.0,
+    "game_of_life_halting": 1.0,
+    "gcd": 0.45,
+    "isomorphic_strings": 0.7,
+    "largest_island": 0.3,
+    "letter_counting": 0.5,
+    "mahjong_puzzle": 0.55,
+    "maze": 0.55,
+    "mini_sudoku": 0.3,
+    "number_sequence": 0.3,
+    "polynomial_equations": 0.5,
+    "propositional_logic": 0.2,
+    "puzzle24": 1.0,
+    "ransom_note": 0.65,
+    "rectangle_count": 0.55,
+    "rotate_matrix": 0.15,
+    "rotten_oranges": 0.5,
+    "self_reference": 0.5,
+    "shortest_path": 0.55,
+    "spell_backward": 0.2,
+    "sudoku": 0.25,
+    "syllogism": 0.8,
+    "time_intervals": 0.55,
+    "zebra_puzzles": 0.55,
+}
+"""What those who know nothing reach, where it is more than 0.05: always the commonest answer, mostly, or partial credit for
+the shape of one. Measured over 48 tasks with the data set's default options, and rounded up."""
+
+EXTRACTIVE: frozenset[str] = frozenset({"string_insertion"})
+"""Data sets whose answer is often a word of the prompt."""
 
 EVALUATING: dict[str, str] = {
     "binary_matrix": "eval",
