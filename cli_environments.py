@@ -47,7 +47,9 @@ def check(arguments: list[str]) -> int:
         out.print(f"[red]{finding.rule}[/]  {_plain(finding.env_id)}", highlight=False)
         out.print(f"  cause: {_plain(finding.cause)}\n  cure:  {_plain(finding.cure)}", highlight=False, soft_wrap=True)
     few = len(env_ids) == 1
-    out.print(f"{env_ids[0] if few else f'{len(env_ids)} environments'}: {len(findings) or 'no'} findings", highlight=False)
+    out.print(
+        f"{env_ids[0] if few else f'{len(env_ids)} environments'}: {len(findings) or 'no'} findings", highlight=False
+    )
     return 1 if findings else 0
 
 
@@ -102,4 +104,3 @@ def new(arguments: list[str]) -> int:
 
 def _plain(text: str) -> str:
     return text.replace("[", "\\[")
-

@@ -5,9 +5,9 @@ from . import spaces
 from .calling import CallRecord
 from .cheat import cheat
 from .checker import check_env
+from .curriculum import Curriculum, CurriculumConfig
 from .declaration import DeclarationError
 from .env import Env
-from .curriculum import Curriculum, CurriculumConfig
 from .jsonl import TaskFileError, jsonl
 from .mixture import Mixture
 from .record import EpisodeRecord, replay

@@ -1,7 +1,7 @@
 """Carrying out one tool call: from a policy's words to an observation, or to a fault.
 
-    ToolCall --typed--> method --deadline--> CallRecord      refusals and bad arguments are observations
-                                         \\-> EnvironmentFault  crashes, timeouts, lost connections
+ToolCall --typed--> method --deadline--> CallRecord      refusals and bad arguments are observations
+                                     \\-> EnvironmentFault  crashes, timeouts, lost connections
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Records: an episode as plain JSON, and its replay, which must give the same bytes.
 
-    record = EpisodeRecord.from_dict(json.loads(line));  replay(record)      # EnvironmentFault("replay_differs") otherwise
+record = EpisodeRecord.from_dict(json.loads(line));  replay(record)      # EnvironmentFault("replay_differs") otherwise
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class EpisodeRecord:
         return EpisodeRecord(**found)
 
 
-def play_turns(env: Env, seed: int | None, turns: Sequence[Turn], options: Mapping[str, Any] | None = None) -> EpisodeRecord:
+def play_turns(
+    env: Env, seed: int | None, turns: Sequence[Turn], options: Mapping[str, Any] | None = None
+) -> EpisodeRecord:
     """Play these turns on the task of `seed` and keep what came of it."""
     observation, _ = env.reset(seed=seed)
     record = EpisodeRecord.begin(env, options or {}, seed, observation)
@@ -78,7 +80,9 @@ def replay(record: EpisodeRecord) -> EpisodeRecord:
         raise EnvironmentFault("replay_differs", f"{record.env_id}, seed {record.seed}: another prompt")
     for number, (now, then) in enumerate(zip(again.said, record.said, strict=True)):
         if now != then or again.rewards[number] != record.rewards[number]:
-            raise EnvironmentFault("replay_differs", f"{record.env_id}, seed {record.seed}: turn {number} went another way")
+            raise EnvironmentFault(
+                "replay_differs", f"{record.env_id}, seed {record.seed}: turn {number} went another way"
+            )
     return again
 
 

@@ -17,7 +17,9 @@ def write_new(name: str, template: str, folder: Path) -> tuple[str, Path, Path]:
     if template not in TEMPLATES:
         raise ValueError(f"no template named {template!r}. {nearest(template, TEMPLATES)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ValueError(f"a name is a module's: lower-case letters, digits and underscores, as in my_env, got {name!r}")
+        raise ValueError(
+            f"a name is a module's: lower-case letters, digits and underscores, as in my_env, got {name!r}"
+        )
     cls = "".join(part.capitalize() for part in name.split("_"))
     words = {"id": f"{name}/{cls}-v0", "cls": cls, "module": name, "file": f"{name}.py"}
     code, test = folder / f"{name}.py", folder / f"test_{name}.py"

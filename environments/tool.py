@@ -209,7 +209,9 @@ def _marked(method: F, **options: Any) -> F:
             )
         if parameter.annotation is inspect.Parameter.empty:
             raise DeclarationError(
-                method, f"tool {name!r} has an unannotated argument", f"annotate the argument {parameter.name!r}: as in x: int"
+                method,
+                f"tool {name!r} has an unannotated argument",
+                f"annotate the argument {parameter.name!r}: as in x: int",
             )
     method.__swannery_tool__ = found  # type: ignore[attr-defined]
     return method
@@ -274,5 +276,3 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
         elif key != "title":
             cleaned[key] = value
     return cleaned
-
-

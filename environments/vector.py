@@ -88,7 +88,9 @@ class AsyncioVectorEnv(VectorEnv[tuple[Observation, ...], Sequence[Turn | str], 
             return self._runner.run(together())
         for one in pending:
             one.close()
-        raise RuntimeError("a vector environment was stepped inside an event loop: gather env.astep of its envs instead")
+        raise RuntimeError(
+            "a vector environment was stepped inside an event loop: gather env.astep of its envs instead"
+        )
 
     async def _reset_one(self, index: int, seed: int | None, options: dict[str, Any] | None) -> Any:
         env = self.envs[index]

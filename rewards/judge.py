@@ -31,7 +31,9 @@ class Judge:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or self.max_asks < 1:
-            raise ValueError(f"a judge needs low < high and max_asks >= 1, got {self.low}, {self.high}, {self.max_asks}")
+            raise ValueError(
+                f"a judge needs low < high and max_asks >= 1, got {self.low}, {self.high}, {self.max_asks}"
+            )
 
     async def score(self, conversation: Sequence[Message], answer: str) -> float:
         """One answer, from 0 to 1."""

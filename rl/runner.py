@@ -140,7 +140,10 @@ async def _episode(
             if len(ids) >= engine.capacity:  # no room for another turn: the conversation is cut here
                 _, _, _, _, info = await env.astep(Turn(cut=True))
                 last = branch.turns[-1]
-                rewards = {k: last.rewards.get(k, 0.0) + info["rewards"].get(k, 0.0) for k in {**last.rewards, **info["rewards"]}}
+                rewards = {
+                    k: last.rewards.get(k, 0.0) + info["rewards"].get(k, 0.0)
+                    for k in {**last.rewards, **info["rewards"]}
+                }
                 branch.turns[-1] = dataclasses.replace(last, rewards=rewards)
                 return _finish(env, branches, spec)
             if delta is not None:

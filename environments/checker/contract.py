@@ -122,7 +122,8 @@ def _defaults(subject: Subject, tool: Tool) -> Iterator[Finding]:
             tool.adapters[parameter.name].validate_python(parameter.default)
         except Exception:
             yield subject.finding(
-                "schema.default", f"tool {tool.name!r}: the default {parameter.default!r} of {parameter.name!r} is no {parameter.annotation}"
+                "schema.default",
+                f"tool {tool.name!r}: the default {parameter.default!r} of {parameter.name!r} is no {parameter.annotation}",
             )
 
 
@@ -188,7 +189,9 @@ def swallowed(subject: Subject) -> Iterator[Finding]:
     methods += [tool.method for tool in cls.tools.values()] + [cls.respond, cls.sample_task, cls.start]
     for method in methods:
         if line := _broad_except(method):
-            yield subject.finding("fault.swallowed", f"{method.__qualname__}, line {line}: a broad except makes a value of any crash")
+            yield subject.finding(
+                "fault.swallowed", f"{method.__qualname__}, line {line}: a broad except makes a value of any crash"
+            )
     for reward in cls.rewards:
         for value in ("raise", float("nan"), "1"):
             if cause := _survives(subject, reward, value):

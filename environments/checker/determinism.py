@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ...messages import EnvironmentFault
 from ..env import Env
 from . import players
 from .findings import Finding
@@ -21,6 +20,7 @@ from .subject import Subject
 
 HASH_SEEDS = ("1", "4242")
 _PROBE_TIMEOUT_S = 600.0
+_IN_PROBE = "SWANNERY_CHECKER_PROBE"
 
 
 def explorers(subject: Subject) -> list[Player]:
@@ -36,7 +36,9 @@ def seeded(subject: Subject) -> Iterator[Finding]:
         for seed in subject.seeds[:4]:
             first, second = _alone(subject, seed, player), _alone(subject, seed, player)
             if first.prompt != second.prompt or (player is players.oracle and first.turns[:1] != second.turns[:1]):
-                yield subject.finding("determinism.seed", f"seed {seed} gives {first.prompt[:80]} and {second.prompt[:80]}")
+                yield subject.finding(
+                    "determinism.seed", f"seed {seed} gives {first.prompt[:80]} and {second.prompt[:80]}"
+                )
                 return
             if first.digest != second.digest:
                 yield subject.finding("determinism.step", f"seed {seed}: {_difference(first, second)}")
@@ -62,7 +64,9 @@ def graded_twice(subject: Subject) -> Iterator[Finding]:
                     yield subject.finding("grader.impure", f"reward {reward.name!r} changes the episode")
                     return
                 if any(str(value) != str(given[0]) for value in given):
-                    yield subject.finding("grader.nondeterministic", f"reward {reward.name!r} gave {given} for one turn")
+                    yield subject.finding(
+                        "grader.nondeterministic", f"reward {reward.name!r} gave {given} for one turn"
+                    )
                     return
         except Exception:
             break  # told by another check
@@ -88,7 +92,9 @@ def after_others(subject: Subject) -> Iterator[Finding]:
                 pass
             fresh, again = _alone(subject, seed, player), players.play(used, seed, player)
             if fresh.digest != again.digest:
-                yield subject.finding("isolation.episode", f"seed {seed} after other episodes: {_difference(fresh, again)}")
+                yield subject.finding(
+                    "isolation.episode", f"seed {seed} after other episodes: {_difference(fresh, again)}"
+                )
                 used.close()
                 return
         used.close()
@@ -185,9 +191,7 @@ def digests(subject: Subject, *, backwards: bool = False) -> dict[str, str]:
 
 def in_other_processes(subjects: Sequence[Subject]) -> list[Finding]:
     """Two processes with hash seeds of their own play all subjects; what differs from here is a finding."""
-    asked = [
-        {"env_id": s.env_id, "options": dict(s.options), "place": s.place, "is_slow": s.is_slow} for s in subjects
-    ]
+    asked = [{"env_id": s.env_id, "options": dict(s.options), "place": s.place, "is_slow": s.is_slow} for s in subjects]
     running = [_start(asked, seed) for seed in HASH_SEEDS]
     first, second = (_finish(process) for process in running)
     findings = []
@@ -202,6 +206,11 @@ def in_other_processes(subjects: Sequence[Subject]) -> list[Finding]:
     return findings
 
 
+def in_probe() -> bool:
+    """Whether this process was started by the checker."""
+    return _IN_PROBE in os.environ
+
+
 def _start(asked: list[dict[str, Any]], hash_seed: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, "-c", f"from {__package__}.probe import main; main(backwards={hash_seed != HASH_SEEDS[0]})"],
@@ -209,7 +218,7 @@ def _start(asked: list[dict[str, Any]], hash_seed: str) -> tuple[subprocess.Pope
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, _IN_PROBE: "1", "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     return process, json.dumps(asked)
 
@@ -223,5 +232,3 @@ def _finish(started: tuple[subprocess.Popen[str], str]) -> Mapping[str, Any]:
         process.kill()
         process.wait()
         return {}
-
-

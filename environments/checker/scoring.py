@@ -22,20 +22,24 @@ def oracle(subject: Subject) -> Iterator[Finding]:
     if not subject.has_oracle:
         env = subject.make()
         if not env.no_oracle:
-            yield subject.finding("oracle.missing", "tasks have neither answer nor gold calls, and there is no oracle()")
+            yield subject.finding(
+                "oracle.missing", "tasks have neither answer nor gold calls, and there is no oracle()"
+            )
         env.close()
         return
-    top = sum(reward.weight * reward.high for reward in subject.cls.rewards if reward.when == "episode" and not reward.gate)
+    top = sum(
+        reward.weight * reward.high for reward in subject.cls.rewards if reward.when == "episode" and not reward.gate
+    )
     for played in subject.by_oracle:
         episode = sum(_episode_part(subject, played))
         if played.error is not None and not isinstance(played.error, EnvironmentFault):
             yield subject.finding("oracle.crash", f"seed {played.seed}: {played.error!r}")
         elif played.outcome.startswith("truncated") and episode < top - 1e-6:
-            yield subject.finding("oracle.truncated", f"seed {played.seed}: ends {played.outcome} after {len(played.turns)} turns")
-        elif played.outcome == "terminated" and top > 0 and episode < top - 1e-6:
             yield subject.finding(
-                "oracle.maximum", f"seed {played.seed}: the oracle earns {episode:g} of {top:g}"
+                "oracle.truncated", f"seed {played.seed}: ends {played.outcome} after {len(played.turns)} turns"
             )
+        elif played.outcome == "terminated" and top > 0 and episode < top - 1e-6:
+            yield subject.finding("oracle.maximum", f"seed {played.seed}: the oracle earns {episode:g} of {top:g}")
         elif not played.outcome:
             yield subject.finding("oracle.truncated", f"seed {played.seed}: no end after {len(played.turns)} turns")
         else:
@@ -90,7 +94,9 @@ def _above(subject: Subject, rule: str, who: str, played: list[Played], floor: f
     values = [p.total for p in played if p.error is None]
     if players.surely_above(values, floor):
         mean = sum(values) / len(values)
-        yield subject.finding(rule, f"{who} earns {mean:.3f} on average over {len(values)} episodes; the floor is {floor:g}")
+        yield subject.finding(
+            rule, f"{who} earns {mean:.3f} on average over {len(values)} episodes; the floor is {floor:g}"
+        )
 
 
 def values(subject: Subject) -> Iterator[Finding]:

@@ -88,7 +88,9 @@ def test_bad_names_are_told(tmp_path: Path) -> None:
 
 def test_the_command_line_checks_ids_and_files(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "swannery", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "swannery", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
 
     assert run("new", "mine").returncode == 0
     done = run("check", "mine.py", "chat/Guess-v0", "--json")

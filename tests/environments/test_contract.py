@@ -47,7 +47,9 @@ class Depot(Env):
         return Task(f"Order {rng.integers(1000)}.", "done")
 
     @tool(writes=True)
-    def order(self, items: list[Item], how: Literal["fast", "slow"] = "fast", note: str | None = None) -> dict[str, Any]:
+    def order(
+        self, items: list[Item], how: Literal["fast", "slow"] = "fast", note: str | None = None
+    ) -> dict[str, Any]:
         """Order items.
 
         Args:
@@ -128,7 +130,9 @@ def test_a_schema_has_nested_models_defaults_and_the_words_of_args() -> None:
     assert schema.description == "Order items."
     assert schema.parameters["properties"]["items"]["description"] == "What is wanted, each with its count."
     assert schema.parameters["$defs"]["Item"]["properties"]["count"] == {"default": 1, "type": "integer"}
-    assert schema.parameters["required"] == ["items"] and "title" not in json.dumps(schema.parameters["properties"]["how"])
+    assert schema.parameters["required"] == ["items"] and "title" not in json.dumps(
+        schema.parameters["properties"]["how"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,10 +144,17 @@ def test_a_schema_has_nested_models_defaults_and_the_words_of_args() -> None:
             "role": "assistant",
             "content": None,
             "tool_calls": [
-                {"function": {"name": "order", "arguments": '{"items": [{"title": "figs", "count": 2}], "note": "now"}'}}
+                {
+                    "function": {
+                        "name": "order",
+                        "arguments": '{"items": [{"title": "figs", "count": 2}], "note": "now"}',
+                    }
+                }
             ],
         },
-        Message("assistant", tool_calls=(ToolCall("order", {"items": [{"title": "figs", "count": 2}], "note": "now"}),)),
+        Message(
+            "assistant", tool_calls=(ToolCall("order", {"items": [{"title": "figs", "count": 2}], "note": "now"}),)
+        ),
     ],
 )
 def test_step_takes_a_turn_a_message_or_what_openai_sends(depot: Env, action: Any) -> None:
@@ -187,7 +198,12 @@ def test_bad_input_is_an_observation_short_and_the_episode_goes_on(depot: Env, a
 
 
 def test_turns_survive_json() -> None:
-    for turn in (Turn("naïve 数学", reasoning="hm"), call("order", items=[1]), Turn(malformed="broken"), Turn("x", cut=True)):
+    for turn in (
+        Turn("naïve 数学", reasoning="hm"),
+        call("order", items=[1]),
+        Turn(malformed="broken"),
+        Turn("x", cut=True),
+    ):
         assert read_turn(json.loads(json.dumps(turn_to_dict(turn)))) == turn
     space = spaces.Turn([Depot.tools["order"].schema], seed=0)
     sampled = [space.sample() for _ in range(50)]
@@ -346,7 +362,9 @@ def test_gates_multiply_parts_have_names_and_turns_add_up_to_the_episode() -> No
     *_, info = (step := env.step("end"))
     total += step[1]
     assert info["rewards"] == {"quality/style": 0.25, "quality/facts": 0.5, "brief": 0.1}
-    assert info["episode"] == {"brief": 0.0, "quality/style": 0.25, "quality/facts": 0.5} and total == pytest.approx(0.75)
+    assert info["episode"] == {"brief": 0.0, "quality/style": 0.25, "quality/facts": 0.5} and total == pytest.approx(
+        0.75
+    )
 
 
 def test_make_vec_is_right_in_every_mode_or_refuses() -> None:

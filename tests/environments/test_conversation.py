@@ -37,7 +37,11 @@ class Hotline(Env):
         {
             "start": [Rule("your name", say="I am {name}.", go="known"), Rule("bye", go=END)],
             "known": [
-                Rule("code", say="The code is {result}.", call=ToolCall("read_code", {"name": "{name}", "times": "{times}"})),
+                Rule(
+                    "code",
+                    say="The code is {result}.",
+                    call=ToolCall("read_code", {"name": "{name}", "times": "{times}"}),
+                ),
                 Rule(lambda env, turn: turn.answer == "thanks", go=END),
             ],
         },
@@ -67,7 +71,10 @@ def test_a_scripted_user_follows_its_states_and_uses_tools_that_the_policy_has_n
     env = Hotline()
     assert [schema.name for schema in env.tool_schemas] == ["check"]
     env.reset(seed=0)
-    assert "no tool named 'read_code'" in env.step(Turn(tool_calls=(ToolCall("read_code", {"name": "x", "times": 1}),)))[0][0].text
+    assert (
+        "no tool named 'read_code'"
+        in env.step(Turn(tool_calls=(ToolCall("read_code", {"name": "x", "times": 1}),)))[0][0].text
+    )
     assert env.step("What is YOUR NAME?")[0][0].text == "I am Ada."
     assert env.step("And the code?")[0][0].text == "The code is 1234."
     assert env.codes["shown"] == ["AdaAda"] and [call.by for call in env.calls] == ["policy", "user"]

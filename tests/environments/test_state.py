@@ -240,7 +240,9 @@ def test_tasks_come_from_a_file_beside_the_class(tmp_path: Path) -> None:
         (json.dumps({"prompt": "x" * 10_000_001, "answer": "1"}), "at most 10000000"),
     ],
 )
-def test_a_bad_row_is_told_with_its_number_and_skipped_only_where_few_are(tmp_path: Path, row: str, reason: str) -> None:
+def test_a_bad_row_is_told_with_its_number_and_skipped_only_where_few_are(
+    tmp_path: Path, row: str, reason: str
+) -> None:
     path = tmp_path / "tasks.jsonl"
     good = json.dumps({"prompt": "x", "answer": "1"})
     path.write_text("\n".join([good, row, *[good] * 98]))

@@ -127,7 +127,9 @@ class Session:
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         kind, _ = plan.get()
-        name = "knock" if kind.startswith("kills") else "ring" if "async tool" in kind or "connection" in kind else "press"
+        name = (
+            "knock" if kind.startswith("kills") else "ring" if "async tool" in kind or "connection" in kind else "press"
+        )
         call = ToolCall(name, {"how": "hard" if kind.startswith("kills") else "softly"})
         turn = Turn(str(request.seed % 10)) if self.turns else Turn(tool_calls=(call,))
         self.turns += 1
