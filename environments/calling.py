@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..messages import EnvironmentFault, ToolCall
 from .deadline import Deadline, guarded, in_thread
 from .guess import nearest
@@ -95,6 +97,6 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):
+    if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)

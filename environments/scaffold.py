@@ -28,6 +28,6 @@ def write_new(name: str, template: str, folder: Path) -> tuple[str, Path, Path]:
             raise ValueError(f"{path} exists; choose another name or move it away")
     folder.mkdir(parents=True, exist_ok=True)
     for path, source in ((code, template), (test, "test")):
-        text = (files(__package__) / "templates" / f"{source}.txt").read_text()
+        text = (files(__name__.rpartition(".")[0]) / "templates" / f"{source}.txt").read_text()
         path.write_text(text.format_map(words))
     return words["id"], code, test

@@ -41,7 +41,7 @@ def take(env: Env) -> Snapshot:
     made, seen = env._made, {}
     attributes = {
         name: _copied(value, seen, name)
-        for name, value in env.__dict__.items()
+        for name, value in vars(env).items()
         if name not in _MACHINERY and (name not in made or made[name] is not value)
     }
     generator = env._np_random
@@ -54,14 +54,14 @@ def take(env: Env) -> Snapshot:
 
 def put_back(env: Env, snapshot: Snapshot) -> None:
     """The episode as it was. The snapshot can be used again."""
-    for name in [n for n in env.__dict__ if n not in _MACHINERY and n not in snapshot.attributes]:
+    for name in [n for n in vars(env) if n not in _MACHINERY and n not in snapshot.attributes]:
         if name in env._made:
-            env.__dict__[name] = env._made[name]
+            vars(env)[name] = env._made[name]
         else:
-            del env.__dict__[name]
+            del vars(env)[name]
     seen: dict[int, Any] = {}
     for name, value in snapshot.attributes.items():
-        env.__dict__[name] = _copied(value, seen, name)
+        vars(env)[name] = _copied(value, seen, name)
     for name, value in snapshot.states.items():
         env.states[name].restore(value)
     if snapshot.generator is not None:
@@ -73,7 +73,7 @@ def put_back(env: Env, snapshot: Snapshot) -> None:
 def branch(env: Env) -> Env:
     """A second environment in the midst of the same episode; what either does is unknown to the other."""
     twin = object.__new__(type(env))
-    twin.__dict__.update(env._made)
+    vars(twin).update(env._made)
     twin.states = {name: state.branch() for name, state in env.states.items()}
     twin._np_random, twin._np_random_seed = None, env._np_random_seed
     twin._made, twin._first, twin._runner, twin.in_loop = env._made, env._first, None, env.in_loop

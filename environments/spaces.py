@@ -48,7 +48,7 @@ class _Language(Space[T]):
     def is_np_flattenable(self) -> bool:
         return False
 
-    def to_jsonable(self, sample_n: Sequence[T]) -> list[Any]:
+    def to_jsonable(self, sample_n: Iterable[T]) -> list[Any]:
         """Samples as plain JSON."""
         return [self._to_plain(sample) for sample in sample_n]
 

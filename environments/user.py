@@ -147,6 +147,7 @@ class RespondingUser:
         """What the user says to a turn; None when the user leaves."""
         tools = [tool.schema for tool in env.tools.values() if tool.by == "user"]
         heard = self._heard(env)
+        answer = Message("assistant")
         for _ in range(self.max_calls + 1):
             answer = await self._ask(env, heard, tools)
             if not answer.tool_calls:

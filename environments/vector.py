@@ -49,8 +49,9 @@ class AsyncioVectorEnv(VectorEnv[tuple[Observation, ...], Sequence[Turn | str], 
             raise ValueError(f"reset needs one seed for each of {self.num_envs} environments, got {len(seeds)}")
         options = dict(options or {})
         chosen = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, dtype=bool)), dtype=bool)
-        rows = self._run([self._reset_one(i, seeds[i], options) for i in np.flatnonzero(chosen)])
-        found = dict(zip(np.flatnonzero(chosen).tolist(), rows, strict=True))
+        begun: list[int] = np.flatnonzero(chosen).tolist()
+        rows = self._run([self._reset_one(i, seeds[i], options) for i in begun])
+        found = dict(zip(begun, rows, strict=True))
         self._ended[chosen] = [bool("fault" in info) for _, info in rows]
         infos = [found[i][1] if i in found else {} for i in range(self.num_envs)]
         return tuple(found[i][0] if i in found else () for i in range(self.num_envs)), self._gather(infos)

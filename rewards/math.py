@@ -41,8 +41,8 @@ def check(answer: str, reference: str) -> bool:
 
     # The process is killed when it is late, so math-verify's own alarms stay off.
     reading = (LatexExtractionConfig(), ExprExtractionConfig())
-    gold = parse(_delimited(reference), reading, parsing_timeout=None)
-    given = parse(_delimited(answer), reading, parsing_timeout=None)
+    gold = parse(_delimited(reference), reading, parsing_timeout=None)  # type: ignore[arg-type]
+    given = parse(_delimited(answer), reading, parsing_timeout=None)  # type: ignore[arg-type]
     return bool(given) and bool(verify(gold, given, timeout_seconds=None))
 
 

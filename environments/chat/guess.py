@@ -36,7 +36,7 @@ class Guess(Env):
             )
         self.largest = largest
 
-    def task(self, rng: np.random.Generator) -> Task:
+    def sample_task(self, rng: np.random.Generator) -> Task:
         number = int(rng.integers(1, self.largest + 1))
         return Task(f"Guess my number from 1 to {self.largest} in {self.limits.max_turns} turns.", str(number))
 

@@ -49,7 +49,7 @@ def vector(subject: Subject) -> Iterator[Finding]:
     for mode in (None, "sync"):
         envs = gymnasium.make_vec(subject.env_id, 2, vectorization_mode=mode, **subject.options)  # type: ignore[arg-type]
         try:
-            observations, _ = envs.reset(seed=[3, 4])
+            observations, _ = envs.reset(seed=[3, 4])  # type: ignore[arg-type]
             alone = subject.make()
             expected = [alone.reset(seed=seed)[0] for seed in (3, 4)]
             alone.close()
@@ -66,7 +66,8 @@ def vector(subject: Subject) -> Iterator[Finding]:
 
 def space_json(subject: Subject) -> Iterator[Finding]:
     env = subject.make()
-    for space in (env.observation_space, env.action_space):
+    found: list[Any] = [env.observation_space, env.action_space]
+    for space in found:
         space.seed(0)
         sampled = [space.sample() for _ in range(4)]
         plain = json.loads(json.dumps(space.to_jsonable(sampled)))

@@ -104,7 +104,6 @@ def teardown(subject: Subject) -> Iterator[Finding]:
             env = subject.make()
             players.play(env, seed, player)
             env.close()
-    del env
     gc.collect()
     end = time.monotonic() + _LEFT_ALONE_S
     while time.monotonic() < end and (_threads() - threads or len(_files()) > len(files) or _children() - children):

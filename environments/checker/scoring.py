@@ -62,7 +62,7 @@ def floors(subject: Subject) -> Iterator[Finding]:
     floor, has_tools = env.floor, bool(env.tool_schemas)
     env.close()
     answers = [str(task.answer) for task in subject.tasks if task.answer]
-    ignorant = {
+    ignorant: dict[str, players.Player] = {
         "floor.null": players.null,
         "floor.echo": players.echo,
         "floor.long": players.long,

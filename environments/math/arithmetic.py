@@ -41,7 +41,7 @@ class Arithmetic(Env):
             raise ValueError(f"Arithmetic needs an operation and a level of 1 to 9, got {operations!r}, level {level}")
         self.operations, self.level = tuple(operations), level
 
-    def task(self, rng: np.random.Generator) -> Task:
+    def sample_task(self, rng: np.random.Generator) -> Task:
         operation = self.operations[int(rng.integers(len(self.operations)))]
         a, b = (int(n) for n in rng.integers(10**self.level, size=2))
         if operation == "multiply":

@@ -45,7 +45,7 @@ class Calculator(Env):
             raise ValueError(f"Calculator: largest is from 10 to 999999, got {largest}")
         self.largest = largest
 
-    def task(self, rng: np.random.Generator) -> Task:
+    def sample_task(self, rng: np.random.Generator) -> Task:
         a, b, c = (int(n) for n in rng.integers(10, self.largest + 1, size=3))
         first, second = str(rng.choice(["*", "+"])), str(rng.choice(["+", "-"]))
         value = one_step(f"{one_step(f'{a} {first} {b}')} {second} {c}")

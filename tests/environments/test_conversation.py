@@ -135,6 +135,7 @@ def test_a_responding_user_is_a_drop_in_with_the_roles_turned() -> None:
     assert tools == ["read_code"] and heard[0].role == "system" and "You are Ada" in heard[0].text
     assert [(m.role, m.text) for m in heard[1:]] == [("assistant", "Help me."), ("user", "Which code do you see?")]
     assert env.step("Solved.")[1:3] == (1.0, True)
+    env.close()
 
 
 @pytest.mark.parametrize("responder", [None, Scripted(RuntimeError("boom"))])
@@ -143,6 +144,7 @@ def test_a_users_crash_is_a_fault_of_the_user(responder: Any) -> None:
     env.reset(seed=0)
     with pytest.raises(EnvironmentFault) as caught:
         env.step("hello?")
+    env.close()
     assert caught.value.kind == "user_crash"
 
 
