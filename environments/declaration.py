@@ -39,7 +39,7 @@ def declared(member: Any) -> str | None:
 
 RESERVED = frozenset(
     "states parts calls transcript outcome num_turns num_tool_calls in_loop last_turn tool_schemas responder "
-    "_started _made _first _runner _advance _answer _call _reply _set_up _draw _begun _started_up _wait".split()
+    "_started _made _first _runner _advance _answer _call _set_up _draw _begun _started_up _wait".split()
 )
 """What an instance or the class itself uses under these names."""
 

@@ -35,7 +35,9 @@ from .calling import CallRecord, call_tool
 from .cheat import cheats_of
 from .deadline import Deadline, guarded
 from .declaration import EnvMeta
+from .demonstrator import gold_turn, slipping_turn
 from .grading import grade
+from .replying import reply_to
 from .reward import Reward, rewards_of
 from .snapshot import Snapshot
 from .state import State
@@ -47,7 +49,6 @@ T = TypeVar("T")
 Observation = tuple[Message, ...]
 Reply = str | Message | tuple[Message, ...] | None
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
-_SLIP = 0.5
 
 
 class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
@@ -75,6 +76,10 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
     cheats: ClassVar[tuple[str, ...]] = ()
     declared: ClassVar[Mapping[str, State[Any]]] = {}
     awaits: ClassVar[bool] = False
+    responds: ClassVar[bool] = False
+    """Whether the class has a `respond` of its own."""
+    slips: bool = False
+    """Whether the built-in demonstrator errs in this episode."""
     if TYPE_CHECKING:
         task: Any
 
@@ -85,6 +90,7 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
             del cls.task
         cls.tools, cls.rewards, cls.cheats = tools_of(cls), rewards_of(cls), cheats_of(cls)
         cls.declared = {n: m for base in reversed(cls.__mro__) for n, m in vars(base).items() if isinstance(m, State)}
+        cls.responds = cls.respond is not Env.respond
         cls.awaits = (
             any(tool.is_async for tool in cls.tools.values())
             or any(reward.is_async for reward in cls.rewards)
@@ -146,12 +152,7 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
 
         Without one of its own, an environment's gold calls, one a turn, and then the reference answer.
         """
-        gold = self._gold()
-        if self.num_turns < len(gold):
-            return Turn(tool_calls=(gold[self.num_turns],))
-        if not self.task.answer and not gold:
-            raise NotImplementedError(f"{type(self).__name__} has no oracle: its tasks have neither answer nor gold")
-        return Turn(self.task.answer)
+        return gold_turn(self)
 
     def demonstrate(self, rng: np.random.Generator) -> Turn:
         """The next turn of an imperfect demonstrator, which a policy is warm-started from.
@@ -159,17 +160,7 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         Without one of its own: the oracle, who in half of the episodes forgets the last gold call or, where there is
         none, gives another task's answer.
         """
-        if self.num_turns == 0:
-            self.slips = bool(rng.random() < _SLIP)
-        turn, gold = self.oracle(), self._gold()
-        if not self.slips:
-            return turn
-        if gold and self.num_turns == len(gold) - 1:
-            return Turn(self.task.answer)
-        return turn if gold else Turn(self.sample_task(rng).answer, reasoning=turn.reasoning)
-
-    def _gold(self) -> list[ToolCall]:
-        return [call for call in self.task.gold if call.name in self.tools and self.tools[call.name].by == "policy"]
+        return slipping_turn(self, rng)
 
     # Gymnasium's interface.
 
@@ -347,10 +338,10 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
                 return (), Outcome("truncated", "max_tool_calls")
             said = tuple([await self._call(call) for call in turn.tool_calls])
         else:
-            reply = await self._reply(turn)
+            reply = await reply_to(self, turn)
             if reply is None:
                 return (), TERMINATED
-            said = self._as_messages(reply)
+            said = reply
         if self.num_turns >= self.limits.max_turns:
             return said, Outcome("truncated", "max_turns")
         return said, Outcome("truncated", self.last_turn) if self.last_turn else None
@@ -359,44 +350,6 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         record = await call_tool(self, call, threads=self.in_loop)
         self.calls.append(record)
         return Message("tool", record.result)
-
-    async def _reply(self, turn: Turn) -> Reply:
-        limit_s = self.limits.reply_timeout_s
-        try:
-            if self.user is not None and type(self).respond is Env.respond:
-                if not self.user.awaits:
-                    return await self.user.reply(self, turn)
-                async with Deadline(limit_s):
-                    return await self.user.reply(self, turn)
-            if type(self).respond is Env.respond:
-                return None
-            reply = guarded(limit_s, self.respond, turn)
-            if inspect.isawaitable(reply):
-                async with Deadline(limit_s):
-                    return await reply
-            return reply
-        except EnvironmentFault:
-            raise
-        except TimeoutError:
-            if self.user is not None:
-                raise EnvironmentFault("user_timeout", f"the user took over {limit_s} s") from None
-            raise self._late("respond()", limit_s) from None
-        except (ConnectionError, EOFError) as error:
-            raise EnvironmentFault("connection_lost", f"respond raised {error!r}") from error
-        except Exception as error:
-            kind = "environment_crash" if self.user is None else "user_crash"
-            raise EnvironmentFault(kind, f"respond raised {error!r}") from error
-
-    def _as_messages(self, reply: Any) -> Observation:
-        if isinstance(reply, str):
-            return (Message("user", reply),)
-        if isinstance(reply, Message):
-            return (reply,)
-        if isinstance(reply, tuple) and all(isinstance(message, Message) for message in reply):
-            return reply
-        raise EnvironmentFault(
-            "environment_crash", f"respond returned {type(reply).__name__}; it gives text, messages, or None to end"
-        )
 
     def _late(self, what: str, limit_s: float) -> EnvironmentFault:
         return EnvironmentFault("environment_timeout", f"{what} took over {limit_s} s")

@@ -38,7 +38,7 @@ class Item(BaseModel):
     count: int = 1
 
 
-@register("test/Depot-v0", max_turns=6, tool_timeout_s=0.4)
+@register("test/Depot-v0", max_turns=6, tool_timeout_s=1.0)
 class Depot(Env):
     stock = State.dict({"pears": 3})
     db = State.sqlite("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
@@ -236,7 +236,7 @@ def test_each_failure_has_its_kind_and_comes_in_time(depot: Env, turn: Turn, kin
     with pytest.raises(EnvironmentFault) as caught:
         depot.step(turn)
     assert caught.value.kind == kind and str(depot.outcome) == f"fault({kind})"
-    assert time.monotonic() - start < 0.4 + 1.0
+    assert time.monotonic() - start < 1.0 + 1.0
 
 
 def test_an_isolated_tool_sees_and_changes_declared_state_and_may_refuse(depot: Env) -> None:
@@ -267,7 +267,7 @@ def test_endless_tools_end_in_time_while_all_others_go_on() -> None:
 
     start = time.monotonic()
     assert asyncio.run(all_of_them()) == ["tool_timeout"] * 4 + ["waited"] * 8
-    assert max(ends[i] for i in range(3)) < 0.4 + 1.0
+    assert max(ends[i] for i in range(3)) < 1.0 + 1.0
     assert max(ends[i] for i in range(4, 12)) < min(ends[i] for i in range(3))
 
 
