@@ -94,10 +94,20 @@ def copied(value: Any) -> Any:
     kind = value.__class__
     if kind in ATOMS:
         return value
-    if kind is dict or kind is DictState:
-        return {k: v if v.__class__ in ATOMS else copied(v) for k, v in value.items()}
+    if kind is dict:
+        twin = value.copy()  # in C; then only what is inside is replaced
+        for key, inner in value.items():
+            if inner.__class__ not in ATOMS:
+                twin[key] = copied(inner)
+        return twin
     if kind is list:
-        return [v if v.__class__ in ATOMS else copied(v) for v in value]
+        twin = value.copy()
+        for index, inner in enumerate(value):
+            if inner.__class__ not in ATOMS:
+                twin[index] = copied(inner)
+        return twin
+    if kind is DictState:
+        return copied(dict(value))
     if kind is tuple:
         return tuple([v if v.__class__ in ATOMS else copied(v) for v in value])
     raise TypeError(f"State.dict holds text, numbers, bools, None, bytes, lists and dicts, got {kind.__name__}")

@@ -204,7 +204,7 @@ def _broad_except(method: Callable[..., Any]) -> int:
     """The line of an `except Exception` (or broader) that does not raise; 0 where there is none."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, SystemError):  # the last: CPython 3.11 parsing while a finalizer parses
         return 0
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
