@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..environments import Env, EnvironmentFault
+from ..environments import Env, EnvironmentFault, EpisodeRecord
+from ..environments.record import play_turns
 from ..messages import Message, Outcome, Turn
 from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
 from ..policies.rendering import ChatRenderer
@@ -228,6 +229,19 @@ def _check_credit(env: Env, turns: list[TurnRecord]) -> None:
             given[name] = given.get(name, 0.0) + value
     if given != env.total_rewards():
         raise EnvironmentFault("bad_reward", f"turns were given {given}, the episode {env.total_rewards()}")
+
+
+def replayed(env: Env, trajectory: Trajectory) -> EpisodeRecord:
+    """The trajectory's turns played again in `env`, made as the run made it. EnvironmentFault("replay_differs") where what
+    was said or given is not the same to the letter."""
+    record = play_turns(env, trajectory.task_seed, [turn.action for turn in trajectory.turns])
+    if tuple(env.transcript) != trajectory.messages:
+        raise EnvironmentFault(
+            "replay_differs", f"{trajectory.env_id}, task {trajectory.task_seed}: another transcript"
+        )
+    if record.rewards != [dict(turn.rewards) for turn in trajectory.turns]:
+        raise EnvironmentFault("replay_differs", f"{trajectory.env_id}, task {trajectory.task_seed}: other rewards")
+    return record
 
 
 def _faulted(spec: RolloutSpec, fault: EnvironmentFault) -> Trajectory:

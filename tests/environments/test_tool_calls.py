@@ -2,9 +2,6 @@
 
 import datetime
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -199,20 +196,6 @@ def test_each_kind_asks_what_its_name_says(kind: str) -> None:
         assert env.reset(seed=seed)[0][0].text.count("no function:") == (kind == "irrelevant")
         typed = [(call.name, env.tools[call.name].typed(call.arguments)) for call in gold]
         assert all(typed.count(call) == 1 for call in typed)
-
-
-def test_the_same_seed_gives_the_same_task_in_every_process() -> None:
-    code = (
-        "import hashlib; from swannery.environments import make; envs = [make('tool_calls/Accuracy-v0', level=n) for n in (1, 2, 3)]\n"
-        "print(hashlib.sha256(repr([(e.reset(seed=s), e.task) for e in envs for s in range(40)]).encode()).hexdigest())"
-    )
-    seen = [
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert seen[0] == seen[1] and len(seen[0]) > 60
 
 
 @pytest.mark.parametrize(
