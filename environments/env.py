@@ -308,6 +308,9 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         except EnvironmentFault as fault:
             self.outcome = Outcome("fault", fault.kind)
             raise
+        except BaseException:  # cancelled in the midst of a turn: half a step is no state to go on from
+            self._started = False
+            raise
         self.outcome = outcome
         self.transcript.extend(said)
         self.parts.append(parts)

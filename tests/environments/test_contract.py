@@ -400,6 +400,24 @@ def test_resetting_what_cannot_be_reset_is_a_fault_and_step_before_reset_an_erro
         env.reset(seed=0)
 
 
+def test_a_step_that_was_cancelled_asks_for_a_reset() -> None:
+    async def run() -> None:
+        env = make("test/Depot-v0")
+        await env.areset(seed=0)
+        pending = asyncio.create_task(env.astep(call("wait")))
+        await asyncio.sleep(0.01)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            await env.astep("done")
+        await env.areset(seed=0)
+        assert (await env.astep("done"))[1] == 1.0
+        env.close()
+
+    asyncio.run(run())
+
+
 def test_what_environments_need_for_themselves_cannot_be_taken() -> None:
     with pytest.raises(DeclarationError, match="defines 'calls'"):
         type(Env)("Mine", (Env,), {"calls": lambda self: 1})
