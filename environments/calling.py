@@ -48,7 +48,11 @@ async def call_tool(env: Env, call: ToolCall, *, by: By = "policy", threads: boo
         return _record(env, call, by, f"error: no tool named {shown!r}. {nearest(shown, known)}")
     try:
         arguments = tool.typed(call.arguments)
-        result = await _carry_out(env, tool, arguments, threads)
+        if tool.is_async:
+            async with Deadline(tool.timeout_s or env.limits.tool_timeout_s):
+                result = await getattr(env, tool.name)(**arguments)
+        else:
+            result = await _carry_out(env, tool, arguments, threads)
         text = result if isinstance(result, str) else _as_json(result)
     except ToolError as error:
         return _record(env, call, by, f"error: {error}", writes=tool.writes)
@@ -67,6 +71,7 @@ async def call_tool(env: Env, call: ToolCall, *, by: By = "policy", threads: boo
 
 
 async def _carry_out(env: Env, tool: Tool, arguments: dict[str, Any], threads: bool) -> Any:
+    """What a plain tool returns: in a process or a thread of its own, or here."""
     limit_s = tool.timeout_s or env.limits.tool_timeout_s
     if tool.isolated:
         from . import isolation
@@ -75,9 +80,6 @@ async def _carry_out(env: Env, tool: Tool, arguments: dict[str, Any], threads: b
             return await isolation.acall(env, tool, arguments, limit_s)
         return isolation.call(env, tool, arguments, limit_s)
     method = getattr(env, tool.name)
-    if tool.is_async:
-        async with Deadline(limit_s):
-            return await method(**arguments)
     if threads and not (env.quick_tools if tool.quick is None else tool.quick):
         return await in_thread(limit_s, lambda: method(**arguments))
     return guarded(limit_s, method, **arguments)
@@ -85,10 +87,6 @@ async def _carry_out(env: Env, tool: Tool, arguments: dict[str, Any], threads: b
 
 def _record(env: Env, call: ToolCall, by: By, text: str, *, writes: bool = False) -> CallRecord:
     return CallRecord(call.name, call.arguments, text, False, writes, by, env.num_turns)
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -100,3 +98,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).encode

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 _TICK_S = 0.05
 _QUIET_TICKS = 100
-"""After five seconds without a guarded call the watchdog sleeps until there is one."""
+"""After five seconds in which it saw no guarded call the watchdog sleeps until there is one."""
 
 
 class Overtime(BaseException):
@@ -37,30 +37,26 @@ class _Alarm:
 
 
 class _Watchdog:
-    """One daemon thread that looks at all running alarms twenty times a second."""
+    """One daemon thread that looks at all running alarms twenty times a second.
+
+    An alarm is in `alarms` until its call has ended or its time is over: whoever takes it out decides which, without a lock.
+    """
 
     def __init__(self) -> None:
-        self.alarms: dict[_Alarm, None] = {}
+        self.alarms: set[_Alarm] = set()
+        self.fired: set[_Alarm] = set()
         self.lock = threading.Lock()
-        self.wake = threading.Event()
         self.awake = False
-        self.calls = 0
-
-    def arm(self, limit_s: float) -> _Alarm:
-        alarm = _Alarm(time.monotonic() + limit_s)
-        self.alarms[alarm] = None
-        self.calls += 1
-        if not self.awake:
-            self._wake()
-        return alarm
 
     def disarm(self, alarm: _Alarm) -> None:
-        with self.lock:
-            self.alarms.pop(alarm, None)
-            if alarm.fired:  # perhaps raised already, perhaps still on its way: then it is called back
+        try:
+            self.alarms.remove(alarm)
+        except KeyError:  # fired: perhaps raised already, perhaps still on its way: then it is called back
+            with self.lock:
+                self.fired.discard(alarm)
                 _raise_in(alarm.thread, None)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         with self.lock:
             if self.awake:
                 return
@@ -68,21 +64,26 @@ class _Watchdog:
             threading.Thread(target=self._watch, name="swannery-watchdog", daemon=True).start()
 
     def _watch(self) -> None:
-        quiet, seen = 0, self.calls
+        quiet = 0
         while True:
             time.sleep(_TICK_S)
             with self.lock:
                 now = time.monotonic()
-                for alarm in list(self.alarms):
-                    if now >= alarm.deadline:
+                for alarm in [alarm for alarm in list(self.alarms) if now >= alarm.deadline]:
+                    with contextlib.suppress(KeyError):  # it ended meanwhile
+                        self.alarms.remove(alarm)
                         alarm.fired = True
+                        self.fired.add(alarm)
+                for alarm in self.fired:
+                    if now >= alarm.deadline:
                         alarm.deadline = now + 1.0  # raised again where it was swallowed
                         _raise_in(alarm.thread, Overtime)
-                quiet = 0 if self.alarms or self.calls != seen else quiet + 1
-                seen = self.calls
+                quiet = 0 if self.alarms or self.fired else quiet + 1
                 if quiet > _QUIET_TICKS:
                     self.awake = False
-                    return
+                    if not self.alarms:  # else one came just now, and saw a watchdog awake
+                        return
+                    self.awake = True
 
 
 def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
@@ -98,8 +99,10 @@ _watchdog = _Watchdog()
 
 def guarded(limit_s: float, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
     """The function's value. TimeoutError where it is still running after `limit_s` seconds."""
-    watchdog = _watchdog
-    alarm = watchdog.arm(limit_s)
+    watchdog, alarm = _watchdog, _Alarm(time.monotonic() + limit_s)
+    watchdog.alarms.add(alarm)
+    if not watchdog.awake:
+        watchdog.wake()
     try:
         value = function(*arguments, **keywords)
         watchdog.disarm(alarm)
@@ -115,38 +118,66 @@ def guarded(limit_s: float, function: Callable[..., T], *arguments: Any, **keywo
         raise
 
 
+class _Clock:
+    """One timer of an event loop, that looks at all its deadlines twenty times a second: ten thousand timers are slow."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self.deadlines, self.ticking = loop, set[Deadline](), False
+
+    def start(self) -> None:
+        self.ticking, self.due = True, self.loop.time() + _TICK_S
+        self.loop.call_at(self.due, self._tick)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        late = now - self.due
+        for deadline in [deadline for deadline in self.deadlines if now >= deadline.when]:
+            if late > 2 * _TICK_S:
+                deadline.when = now + min(late, deadline.limit_s)
+            else:
+                self.deadlines.remove(deadline)
+                deadline.expired = True
+                deadline.task.cancel()
+        if self.deadlines:
+            self.start()
+        else:
+            self.ticking = False
+
+
+class _Here(threading.local):
+    clock: _Clock | None = None
+
+
+_here = _Here()
+
+
 class Deadline:
     """`async with Deadline(seconds)`: TimeoutError inside when they are over.
 
-    A timer that fires late says that the event loop was blocked, by someone else: what is awaited may be done and only
+    A clock that ticks late says that the event loop was blocked, by someone else: what is awaited may be done and only
     not noticed yet. It then gets as much more time as the loop was late.
     """
 
+    __slots__ = ("clock", "expired", "limit_s", "task", "when")
+
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._expired = False
+        self.expired = False
 
     async def __aenter__(self) -> Deadline:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._loop = asyncio.get_running_loop()
-        self._when = self._loop.time() + self.limit_s
-        self._handle = self._loop.call_at(self._when, self._ring)
+        loop, task, clock = asyncio.get_running_loop(), asyncio.current_task(), _here.clock
+        assert task is not None
+        if clock is None or clock.loop is not loop:
+            clock = _here.clock = _Clock(loop)
+        self.clock, self.task, self.when = clock, task, loop.time() + self.limit_s
+        clock.deadlines.add(self)
+        if not clock.ticking:
+            clock.start()
         return self
 
-    def _ring(self) -> None:
-        late = self._loop.time() - self._when
-        if late > 2 * _TICK_S:
-            self._when = self._loop.time() + min(late, self.limit_s)
-            self._handle = self._loop.call_at(self._when, self._ring)
-            return
-        self._expired = True
-        assert self._task is not None
-        self._task.cancel()
-
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._handle.cancel()
-        if self._expired and self._task is not None and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        self.clock.deadlines.discard(self)
+        if self.expired and self.task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise TimeoutError(f"still waiting after {self.limit_s} s") from error
 
 

@@ -188,9 +188,9 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         """`astep`, for callers without an event loop."""
         return self._wait(self._advance(action, False))
 
-    async def astep(self, action: Turn | str | Mapping[str, Any]) -> Step:
+    def astep(self, action: Turn | str | Mapping[str, Any]) -> Coroutine[Any, Any, Step]:
         """Take a turn: a Turn, text, or an OpenAI-style message. Raises EnvironmentFault where the environment failed."""
-        return await self._advance(action, True)
+        return self._advance(action, True)
 
     def render(self) -> str | None:  # type: ignore[override]
         """The transcript as text."""
@@ -339,7 +339,13 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
             self.num_tool_calls += len(turn.tool_calls)
             if self.limits.max_tool_calls is not None and self.num_tool_calls > self.limits.max_tool_calls:
                 return (), Outcome("truncated", "max_tool_calls")
-            said = tuple([await self._call(call) for call in turn.tool_calls])
+            said = ()
+            for call in turn.tool_calls:
+                record = await call_tool(self, call, threads=self.in_loop)
+                self.calls.append(record)
+                said += (Message("tool", record.result),)
+        elif self.user is None and not self.responds:
+            return (), TERMINATED
         else:
             reply = await reply_to(self, turn)
             if reply is None:
@@ -348,11 +354,6 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         if self.num_turns >= self.limits.max_turns:
             return said, Outcome("truncated", "max_turns")
         return said, Outcome("truncated", self.last_turn) if self.last_turn else None
-
-    async def _call(self, call: ToolCall) -> Message:
-        record = await call_tool(self, call, threads=self.in_loop)
-        self.calls.append(record)
-        return Message("tool", record.result)
 
     def _late(self, what: str, limit_s: float) -> EnvironmentFault:
         return EnvironmentFault("environment_timeout", f"{what} took over {limit_s} s")

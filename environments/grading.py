@@ -19,10 +19,26 @@ async def grade(env: Env, turn: Turn, outcome: Outcome | None) -> dict[str, floa
     """
     parts: dict[str, float] = {}
     factor, gated = 1.0, []
+    limit_s = env.limits.grading_timeout_s
     for reward in env.rewards:
         if outcome is None and reward.when == "episode":
             continue
-        found = {reward.name: 0.0} if turn.cut else reward.check(await _value(env, reward, turn))
+        try:
+            if turn.cut:
+                found = {reward.name: 0.0}
+            elif reward.is_async:
+                found = reward.check(await _awaited(env, reward, turn))
+            else:
+                arguments = (turn,) if reward.takes_turn else ()
+                found = reward.check(guarded(limit_s, getattr(env, reward.name), *arguments))
+        except EnvironmentFault:
+            raise
+        except TimeoutError:
+            raise EnvironmentFault("grader_timeout", f"{reward.name} took over {limit_s} s") from None
+        except (ConnectionError, EOFError) as error:
+            raise EnvironmentFault("connection_lost", f"{reward.name} raised {error!r}") from error
+        except Exception as error:
+            raise EnvironmentFault("grader_crash", f"{reward.name} raised {error!r}") from error
         if reward.gate:
             factor *= found[reward.name]
             continue
@@ -35,22 +51,10 @@ async def grade(env: Env, turn: Turn, outcome: Outcome | None) -> dict[str, floa
     return parts
 
 
-async def _value(env: Env, reward: Reward, turn: Turn) -> Any:
-    """What a reward's method returns. Its crash and its timeout are faults of the grader."""
-    method, limit_s = getattr(env, reward.name), env.limits.grading_timeout_s
-    arguments = (turn,) if reward.takes_turn else ()
-    try:
-        if not reward.is_async:
-            return guarded(limit_s, method, *arguments)
-        if reward.own_deadline:
-            return await method(*arguments)
-        async with Deadline(limit_s):
-            return await method(*arguments)
-    except EnvironmentFault:
-        raise
-    except TimeoutError:
-        raise EnvironmentFault("grader_timeout", f"{reward.name} took over {limit_s} s") from None
-    except (ConnectionError, EOFError) as error:
-        raise EnvironmentFault("connection_lost", f"{reward.name} raised {error!r}") from error
-    except Exception as error:
-        raise EnvironmentFault("grader_crash", f"{reward.name} raised {error!r}") from error
+async def _awaited(env: Env, reward: Reward, turn: Turn) -> Any:
+    """What an async reward returns."""
+    pending = getattr(env, reward.name)(*((turn,) if reward.takes_turn else ()))
+    if reward.own_deadline:
+        return await pending
+    async with Deadline(env.limits.grading_timeout_s):
+        return await pending

@@ -119,16 +119,18 @@ class Tool:
 
     def typed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as the signature wants them; a ToolError says what came and what would do."""
-        from pydantic import ValidationError
-
         try:
             values = {key: self._read(key, value) for key, value in arguments.items()}
             model = self.model.model_validate(values)
-        except ValidationError as error:
+        except ValueError as error:
+            from pydantic import ValidationError
+
+            if not isinstance(error, ValidationError):
+                raise
             raise ToolError(f"bad arguments for {self.name}: {self._problems(error)}") from None
         except RecursionError:
             raise ToolError(f"bad arguments for {self.name}: nested too deeply") from None
-        return {key[:-1]: getattr(model, key) for key in type(model).model_fields}
+        return {key[:-1]: value for key, value in model.__dict__.items()}
 
     def _read(self, key: str, value: Any) -> Any:
         """Text stays text where the schema says string; elsewhere it is read as JSON if it can be."""

@@ -40,14 +40,17 @@ def read_action(action: Any, max_chars: int) -> Turn:
 
 def _legible(turn: Turn, max_chars: int) -> Turn:
     verdict, answer, reasoning, calls = turn.malformed, turn.answer, turn.reasoning, turn.tool_calls
-    length = len(answer) + len(reasoning or "") + sum(_size(call.arguments, max_chars) for call in calls)
+    length, named = len(answer) + len(reasoning or ""), True
+    for call in calls:
+        length += _size(call.arguments, max_chars)
+        named = named and _is_text(call.name)
     if length > max_chars:
         verdict = f"a turn of over {max_chars} characters is not read; write less"
         answer, reasoning, calls = answer[:max_chars], reasoning and reasoning[:max_chars], ()
-    if not (_is_text(answer) and _is_text(reasoning or "") and all(_is_text(call.name) for call in calls)):
+    if not (named and _is_text(answer) and _is_text(reasoning or "")):
         verdict = "the text holds characters that are no Unicode (lone surrogates)"
         answer, reasoning, calls = _replaced(answer), reasoning and _replaced(reasoning), ()
-    elif any(not _holds_text(call.arguments) for call in calls):
+    elif not all([_holds_text(call.arguments) for call in calls]):
         verdict, calls = "an argument holds characters that are no Unicode, or is nested too deeply", ()
     if verdict is turn.malformed:
         return turn
@@ -231,6 +234,7 @@ def _replaced(text: str) -> str:
 
 
 _DEEPEST = 64
+_TEXTLESS = frozenset({int, float, bool, type(None)})
 
 
 def _holds_text(value: Any, depth: int = 0) -> bool:
@@ -239,10 +243,13 @@ def _holds_text(value: Any, depth: int = 0) -> bool:
         return _is_text(value)
     if depth > _DEEPEST:
         return False
-    if isinstance(value, Mapping):
-        return all(_holds_text(k, depth + 1) and _holds_text(v, depth + 1) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(_holds_text(item, depth + 1) for item in value)
+    if isinstance(value, (dict, Mapping)):  # dict first: to ask about a Mapping is slow
+        value = [*value, *value.values()]
+    elif not isinstance(value, (list, tuple)):
+        return True
+    for item in value:
+        if item.__class__ not in _TEXTLESS and not _holds_text(item, depth + 1):
+            return False
     return True
 
 
@@ -251,10 +258,15 @@ def _size(value: Any, limit: int) -> int:
     total, waiting = 0, [value]
     while waiting and total <= limit:
         item = waiting.pop()
-        total += len(item) if isinstance(item, str) else 1
-        if isinstance(item, Mapping):
-            waiting.extend(item.keys())
-            waiting.extend(item.values())
+        if isinstance(item, str):
+            total += len(item)
+            continue
+        total += 1
+        if item.__class__ in _TEXTLESS:
+            continue
+        if isinstance(item, (dict, Mapping)):
+            waiting += item
+            waiting += item.values()
         elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
+            waiting += item
     return total

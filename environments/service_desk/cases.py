@@ -6,14 +6,11 @@ something written: resolved, escalated, waiting for an approval, or linked to an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from ...messages import ToolCall
-from .faults import BY_KEY, CLOSINGS, IMPACTS, INCIDENTS, OPENERS, SIGN_INS, URGENCIES, Fault
-from .policy import Policy
+from .clerk import Case, Clerk, call
+from .faults import BY_KEY
 from .schema import PRIORITIES
-from .world import Asset, Person, Runbook, Service, Ticket, World
+from .words import INCIDENTS, SIGN_INS
+from .world import Runbook, Service
 
 ACCOUNT, LAPTOP, PRINTER = ("locked", "mfa", "password"), ("vpn", "wifi", "disk", "battery"), ("jam", "toner")
 SERVICE, GRANT = ("down", "slow"), ("licence", "folder")
@@ -21,36 +18,8 @@ PLAIN = (*ACCOUNT, *LAPTOP, *PRINTER, *SERVICE, *GRANT)
 _ODD = {"laptop": ("memory errors", "fan blocked", "hinge broken"), "printer": ("drum worn", "network port broken")}
 
 
-@dataclass
-class Case:
-    """A ticket and its gold calls. `checks` come before any action and before it is resolved."""
-
-    ticket: Ticket
-    kind: str
-    impact: str = ""
-    urgency: str = ""
-    lookups: list[ToolCall] = field(default_factory=list)
-    checks: list[ToolCall] = field(default_factory=list)
-    writes: list[ToolCall] = field(default_factory=list)
-    hands_off: bool = True
-    """Whether it is a breach of the policy to resolve it, or to run an action other than containment."""
-
-    @property
-    def gold(self) -> list[ToolCall]:
-        return [*self.lookups, *self.checks, *self.writes]
-
-
-def call(tool: str, /, **arguments: Any) -> ToolCall:
-    return ToolCall(tool, arguments)
-
-
-class Cases:
-    """Draws cases in a world."""
-
-    def __init__(self, world: World, policy: Policy) -> None:
-        self.world, self.policy, self.draws = world, policy, world.draws
-
-    # By kind of fault. Each takes the twist that it is to have, or none.
+class Cases(Clerk):
+    """Draws cases in a world, by kind of fault. Each takes the twist that it is to have, or none."""
 
     def account(self, key: str, twist: str = "") -> Case:
         who, book = self.world.person(), self.world.runbooks[key]
@@ -198,81 +167,9 @@ class Cases:
         ]
         return case
 
-    # Endings.
-
-    def _mend(self, case: Case, book: Runbook, target: str) -> Case:
-        number = case.ticket.id
-        case.writes += [
-            call("run_action", ticket=number, action=book.fault.action, target=target),
-            call("add_note", ticket=number, code=book.note),
-            call("resolve", ticket=number, code=book.resolution),
-        ]
-        case.hands_off = False
-        return case
-
-    def _escalate(self, case: Case, queue: str, reason: str) -> Case:
-        case.writes.append(call("escalate", ticket=case.ticket.id, queue=queue, reason=reason))
-        return case
-
-    def _request(self, case: Case, approver: Person) -> Case:
-        case.writes.append(call("request_approval", ticket=case.ticket.id, approver=approver.id))
-        return case
-
-    def _incident(self, case: Case, device: Asset | None) -> Case:
-        action, target = (
-            ("isolate_device", device.tag) if device is not None else ("end_sessions", case.ticket.requester)
-        )
-        case.writes.append(call("run_action", ticket=case.ticket.id, action=action, target=target))
-        return self._escalate(case, self.policy.security, self.policy.incident)
-
     def _frozen(self, case: Case, book: Runbook, service: Service, twist: str) -> Case:
         approver = self.world.approver(self.world.by_id(service.owner), twist == "freeze away")
         if twist != "freeze granted":
             return self._request(case, approver)
         self.world.approvals.append((case.ticket.id, approver.id, "granted"))
         return self._mend(case, book, service.name)
-
-    def _older(self, case: Case, fault: Fault, twist: str, **names: str) -> None:
-        """Somebody else's ticket on the same: still open, so that this one is its duplicate, or resolved long ago."""
-        text = self.draws.one(fault.texts).format(**names)
-        subject = self.draws.one(fault.subjects).format(**names)
-        older = self.world.ticket(self.world.person(), subject, text, self.draws.between(1, 4))
-        self.filed(
-            older, fault, self.draws.one(("open", "waiting", "escalated")) if twist == "duplicate" else "resolved"
-        )
-        case.lookups.append(call("search_tickets", query=next(iter(names.values()))))
-        if twist == "duplicate":
-            case.writes.append(call("link_duplicate", ticket=case.ticket.id, original=older.id))
-
-    # Tickets.
-
-    def _open(self, who: Person, fault: Fault, twist: str, **names: str) -> Case:
-        subject, text = self.draws.one(fault.subjects).format(**names), self.draws.one(fault.texts).format(**names)
-        case = self._ticket(who, f"{fault.key}:{twist}" if twist else fault.key, subject, text, fault.impacts)
-        case.lookups.append(call("read_runbook", runbook=self.world.runbooks[fault.key].id))
-        return case
-
-    def _ticket(self, who: Person, kind: str, subject: str, text: str, impacts: tuple[str, ...]) -> Case:
-        impact, urgency = self.draws.one(impacts), self.draws.one(("high", "medium", "low"))
-        extent = self.draws.one(IMPACTS[impact]).format(department=who.department, site=who.site)
-        said = [self.draws.one(OPENERS), text, extent, self.draws.one(URGENCIES[urgency]), self.draws.one(CLOSINGS)]
-        ticket = self.world.ticket(who, subject, " ".join(part for part in said if part))
-        return Case(ticket, kind, impact, urgency, [call("read_ticket", ticket=ticket.id)])
-
-    def _names(self, fault: Fault) -> dict[str, str]:
-        """What a ticket of this fault is about, if that has a name."""
-        return {
-            "printer": lambda: {"printer": self.world.printer().tag},
-            "service": lambda: {"service": self.world.service().name},
-            "licence": lambda: {"resource": self.world.resource("licence").name},
-            "folder": lambda: {"resource": self.world.resource("folder").name},
-        }.get(fault.on, dict)()
-
-    def filed(self, ticket: Ticket, fault: Fault, status: str) -> None:
-        """As triage leaves a ticket, and what came of it."""
-        ticket.category, ticket.queue = fault.category, self.world.queue_of[fault.category]
-        ticket.priority, ticket.status = self.draws.one(PRIORITIES[1:]), status
-        if status == "resolved":
-            ticket.resolution = self.world.runbooks[fault.key].resolution
-        if status == "escalated":
-            ticket.reason = self.world.runbooks[fault.key].reason
