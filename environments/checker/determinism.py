@@ -218,7 +218,12 @@ def _start(asked: list[dict[str, Any]], hash_seed: str) -> tuple[subprocess.Pope
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, _IN_PROBE: "1", "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={
+            **os.environ,
+            _IN_PROBE: "1",
+            "PYTHONHASHSEED": hash_seed,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
     )
     return process, json.dumps(asked)
 

@@ -42,7 +42,7 @@ class Cases(Clerk):
             case.checks.append(identity)
             return self._escalate(case, self.policy.security, self.policy.imposter)
         if twist.startswith("vip"):
-            approver = self.world.approver(self.world.manager_of(who), twist == "vip away")
+            approver = self._right(case, self.world.manager_of(who), twist == "vip away")
             if twist != "vip granted":
                 return self._request(case, approver)
             self.world.approvals.append((number, approver.id, "granted"))
@@ -80,8 +80,7 @@ class Cases(Clerk):
         who, book, device = self.world.person(), self.world.runbooks[key], self.world.printer()
         device.state = self.draws.one(_ODD["printer"]) if twist == "other" else book.fault.finding
         case = self._open(who, book.fault, twist, printer=device.tag)
-        if twist in ("duplicate", "before"):
-            self._older(case, book.fault, twist, printer=device.tag)
+        self._older(case, book.fault, twist, printer=device.tag)
         if twist == "duplicate":
             return case
         case.checks.append(call("diagnose", asset=device.tag))
@@ -94,8 +93,7 @@ class Cases(Clerk):
             service.freeze = self.world.date(0, 12)
         case = self._open(who, book.fault, twist, service=service.name)
         probe = call("service_status", service=service.name)
-        if twist in ("duplicate", "before"):
-            self._older(case, book.fault, twist, service=service.name)
+        self._older(case, book.fault, twist, service=service.name)
         if twist == "duplicate":
             return case
         case.checks.append(probe)
@@ -109,8 +107,8 @@ class Cases(Clerk):
         who, book, resource = self.world.person(), self.world.runbooks[key], self.world.resource(key)
         case = self._open(who, book.fault, twist, resource=resource.name)
         number, owner = case.ticket.id, self.world.by_id(resource.owner)
-        approver = self.world.approver(owner, twist == "away")
         case.lookups.append(call("search_resources", query=resource.name))
+        approver = self._right(case, owner, twist == "away")
         case.checks.append(call("read_ticket", ticket=number))
         if twist in ("missing", "away", "wrong"):
             if twist == "wrong":
@@ -149,17 +147,22 @@ class Cases(Clerk):
         fault, who = BY_KEY[key], self.world.person()
         names = self._names(fault)
         case = self._open(who, fault, twist, **names)
-        case.lookups.pop()  # no runbook but the guide is needed
+        del case.lookups[1:]  # no runbook but the guide is needed
         number = case.ticket.id
-        if twist == "duplicate":
+        if fault.on in ("printer", "service"):
             self._older(case, fault, twist, **names)
+        if twist == "duplicate":
             return case
         who.vip = int(twist == "vip")
         rank = min(4, ("high", "medium", "low").index(case.impact) + ("high", "medium", "low").index(case.urgency) + 1)
         if who.vip:
-            rank = min(rank, max(2, rank - 1))
+            rank -= rank > 2
+        if self.world.level == 3:
             case.lookups.append(call("read_user", user=who.id))
-        case.lookups.append(call("read_runbook", runbook=self.world.guide))
+        case.lookups += [
+            call("search_runbooks", query="triage guide"),
+            call("read_runbook", runbook=self.world.guide),
+        ]
         case.writes = [
             call("set_category", ticket=number, category=fault.category),
             call("set_priority", ticket=number, priority=PRIORITIES[rank - 1]),
@@ -168,7 +171,7 @@ class Cases(Clerk):
         return case
 
     def _frozen(self, case: Case, book: Runbook, service: Service, twist: str) -> Case:
-        approver = self.world.approver(self.world.by_id(service.owner), twist == "freeze away")
+        approver = self._right(case, self.world.by_id(service.owner), twist == "freeze away")
         if twist != "freeze granted":
             return self._request(case, approver)
         self.world.approvals.append((case.ticket.id, approver.id, "granted"))

@@ -209,7 +209,7 @@ and folders are granted to the ticket's requester.
 
 
 def _code(text: str) -> str:
-    text = text.strip().upper()
-    if not _CODE.fullmatch(text):
+    code = text.strip().upper()
+    if not _CODE.fullmatch(code) or not code.isascii():
         raise ToolError(f"a code is a letter and two digits, such as N12, got {text[:20]!r}")
-    return text
+    return code

@@ -27,7 +27,7 @@ _STRICT = (
     "Where the right person has denied the approval: resolve with {denied}, and nothing else.",
     "Duplicates: where an older ticket that is not resolved tells the same of the same service or printer, link the newer one to it "
     "and do nothing else with the newer one.",
-    "Tickets of VIPs are triaged one priority higher, but never higher than P2.",
+    "In triage, a ticket of a VIP that would be P3 or P4 is one priority higher.",
 )
 
 

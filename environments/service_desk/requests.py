@@ -82,7 +82,7 @@ class Requests(Steps):
             cases = [self._of(family, twist)]
         else:
             family = self.draws.one(
-                ("account", "account", "laptop", "printer", "service", "service", "grant", "incident")
+                ("account", "account", "account", "laptop", "printer", "service", "grant", "incident")
             )
             cases = [self._of(family, self.draws.one(TWISTS[family]))]
             for _ in range(self.draws.below(3)):
@@ -120,19 +120,19 @@ class Requests(Steps):
             first = [call("search_tickets", status="new")]
         words = self.draws.one(ways).format(what=what)
         if way == 2 or len(cases) > 1:
-            words = words.replace("see it through", "see them through")
+            words = words.replace("see it", "see them").replace(
+                "bring it to where it belongs", "bring them to where they belong"
+            )
         return Request(kind, self.greeted(words), cases, first)
 
     def _background(self) -> None:
         """Tickets that nobody asks about, none of them new."""
         for _ in range(self.draws.between(6, 9)):
-            fault = BY_KEY[self.draws.one((*ACCOUNT, *LAPTOP))]
-            who, status = (
-                self.draws.one(self.world.people),
-                self.draws.one(("open", "escalated", "resolved", "resolved")),
+            fault, who = BY_KEY[self.draws.one((*ACCOUNT, *LAPTOP))], self.draws.one(self.world.people)
+            ticket = self.world.ticket(
+                who, self.draws.one(fault.subjects), self.draws.one(fault.texts), self.draws.between(1, 6)
             )
-            text, subject = self.draws.one(fault.texts), self.draws.one(fault.subjects)
-            self.cases.filed(self.world.ticket(who, subject, text, self.draws.between(1, 6)), fault, status)
+            self.cases.filed(ticket, fault, self.draws.one(("open", "escalated", "resolved", "resolved")))
 
 
 def _listed(words: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..workplace.draws import Draws, Numbers
+from ..draws import Draws, Numbers
 from .faults import FAULTS, Fault
 
 FIRMS = ("Osprey Lines", "Halden & Moor", "Silverbirch", "Quay Nine", "Fellmark", "Tallow Group")

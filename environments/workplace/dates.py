@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import TypeVar
 
+from ..draws import Draws
 from ..tool import ToolError
-from .draws import Draws
 
 D = TypeVar("D", dt.date, dt.datetime)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .draws import Draws
+from ..draws import Draws
 
 FIRST = (
     *(

@@ -10,8 +10,8 @@ import datetime as dt
 from typing import Any
 
 from ...messages import ToolCall
+from ..draws import Draws
 from .dates import stamp
-from .draws import Draws
 from .people import Person
 from .references import call
 from .world import Customer, Email, Event, World

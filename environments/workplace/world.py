@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..draws import Draws, Numbers
 from . import words
 from .dates import stamp
-from .draws import Draws, Numbers
 from .people import BUYERS, FIRST, Cast, Person, address_of, domain_of
 
 # Shapes: D days, S sources, M metrics.
