@@ -179,7 +179,11 @@ def _load_yaml(text: str) -> Any:
             raise _Refused("nested too deeply")
         if documents > 1:
             raise _Refused("a second document")
-    return yaml.load(text, Loader=_yaml_loader())  # noqa: S506  (a subclass of SafeLoader)
+    loader = _yaml_loader()(text)  # a SafeLoader: plain values only
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 @cache
