@@ -1,10 +1,7 @@
 """workplace/Assistant-v0: the databases end up as the request and the house rules want them, in whatever order; talk earns nothing."""
 
 import datetime
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -405,20 +402,6 @@ def test_searches_find_by_words_in_any_case_and_order_and_say_how_many_there_are
     count = len(table(env, "email", "emails"))
     assert count > 10 and answer(env, "search_emails").startswith(f'{{"found": {count}, ')
     assert '"found": 0' in answer(env, "search_emails", query="%")
-
-
-def test_the_same_seed_gives_the_same_task_in_every_process() -> None:
-    code = (
-        "import hashlib; from swannery.environments import make; envs = [make('workplace/Assistant-v0', level=n) for n in (1, 2, 3)]\n"
-        "print(hashlib.sha256(repr([(e.reset(seed=s), e.task, e.hash()) for e in envs for s in range(30)]).encode()).hexdigest())"
-    )
-    seen = [
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert seen[0] == seen[1] and len(seen[0]) > 60
 
 
 def test_a_bad_level_is_told_with_what_would_do() -> None:
