@@ -17,18 +17,17 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Coroutine
-from importlib import import_module
 from typing import Any
 
-STEPS = 20  # of an episode with tools: a twentieth of its reset is in each
+import environment_peers
+from environment_peers import CASES, STEPS
+from timing import best_us
+
 BARS: dict[str, float] = {
     "single_turn_us": 15, "tool_step_us": 25, "import_cpu_s": 0.5, "imports_with_torch": 0, "dict_ms": 1, "sqlite_ms": 1,
     "at_once_cpu_s": 2, "at_once_rss_mb": 200, "at_once_lag_p99_ms": 50, "at_once_start_s": 1,
     "at_once_lag_p99_ms_as_in_training": 50,
 }  # fmt: skip
-CASES = ("single_turn_us", "tool_step_us")
 
 
 def families() -> None:
@@ -66,19 +65,6 @@ def families() -> None:
             self.tree["orders"] = [{"id": i, "paid": True, "items": [i, 2], "note": f"{i} " * 80} for i in range(2600)]
             self.db.fill("orders", [(i, 1, f"{i} " * 80) for i in range(2600)])
             assert len(json.dumps(self.tree)) > 1_000_000 < len(self.db.snapshot())
-
-
-def best_us(work: Callable[[int], Any], count: int, repeats: int) -> float:
-    """Microseconds of CPU of one of `count`, at the best of the repeats. Work that awaits does so on one loop."""
-    times = []
-    with asyncio.Runner() as runner:
-        for _ in range(repeats + 1):
-            start = time.process_time()
-            pending = work(count)
-            if isinstance(pending, Coroutine):
-                runner.run(pending)
-            times.append(time.process_time() - start)
-    return min(times[1:]) / count * 1e6
 
 
 def own_figures(repeats: int) -> dict[str, float]:
@@ -154,9 +140,9 @@ async def run_at_once(num_episodes: int) -> dict[str, float]:
     }
 
 
-def fresh(*arguments: str, python: str = sys.executable) -> dict[str, Any]:
-    """What this file prints in a process of its own."""
-    return json.loads(subprocess.run([python, __file__, *arguments], check=True, stdout=subprocess.PIPE).stdout)
+def fresh(*arguments: str, python: str = sys.executable, file: str = __file__) -> dict[str, Any]:
+    """What a file prints in a process of its own."""
+    return json.loads(subprocess.run([python, file, *arguments], check=True, stdout=subprocess.PIPE).stdout)
 
 
 def fresh_figures(num_episodes: int) -> dict[str, float]:
@@ -172,104 +158,6 @@ def fresh_figures(num_episodes: int) -> dict[str, float]:
         runs = [fresh("--child", child, "--episodes", str(num_episodes)) for _ in range(3)]
         figures |= {name + suffix: statistics.median(run[name] for run in runs) for name in runs[0]}
     return figures
-
-
-# Peers: run in their interpreter, where nothing of ours is imported. gymnasium has no tools.
-
-
-def gymnasium_figures(repeats: int) -> dict[str, float]:
-    class Sum(import_module("gymnasium").Env):  # type: ignore[misc]
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            super().reset(seed=seed)
-            return "What is 2+2?", {}
-
-        def step(self, action: str) -> Any:
-            return "", float(action == "4"), True, False, {}
-
-    env = Sum()
-    return {"single_turn_us": best_us(lambda n: [(env.reset(), env.step("4")) for _ in range(n)], 5000, repeats)}
-
-
-def skyrl_gym_figures(repeats: int) -> dict[str, float]:
-    """Its way: each episode has an environment made for it, which reads the call out of the text itself."""
-    gym, core = import_module("skyrl_gym"), import_module("skyrl_gym.tools.core")
-
-    class Adder(core.ToolGroup):  # type: ignore[misc]
-        @core.tool
-        def add(self, a: str, b: str) -> str:
-            return str(int(a) + int(b))
-
-    class Sum(import_module("skyrl_gym.envs.base_text_env").BaseTextEnv):  # type: ignore[misc]
-        def __init__(self, env_config: Any = None, extras: Any = None, tools: bool = False) -> None:
-            super().__init__()
-            if tools:
-                self.init_tool_groups([Adder("adder")])
-
-        def step(self, action: str) -> Any:
-            self.turns += 1
-            if not action.startswith("<add>"):
-                return {"observations": [], "reward": float(action == "4"), "done": True, "metadata": {}}
-            said = self._execute_tool("adder", "add", action[5:-6].split(","))
-            return {"observations": [{"role": "user", "content": said}], "reward": 0.0, "done": False, "metadata": {}}
-
-    def play(count: int, actions: list[str], tools: bool) -> None:
-        for _ in range(count // len(actions)):
-            env = gym.make("sum", tools=tools)
-            env.init([{"role": "user", "content": "What is 2+2?"}])
-            for action in actions:
-                env.step(action)
-            env.close()
-
-    import_module("skyrl_gym.envs.registration").register(id="sum", entry_point=Sum)
-    return {
-        "single_turn_us": best_us(lambda n: play(n, ["4"], False), 2000, repeats),
-        "tool_step_us": best_us(lambda n: play(n, ["<add>2,2</add>"] * STEPS, True), 100 * STEPS, repeats),
-    }
-
-
-def aviary_figures(repeats: int) -> dict[str, float]:
-    core, tools = import_module("aviary.core"), import_module("aviary.tools")
-
-    async def add(a: int, b: int) -> int:
-        """Add."""
-        return a + b
-
-    class Sum(core.Environment):  # type: ignore[misc]
-        async def reset(self) -> Any:
-            make = core.Tool.from_function
-            self.tools = [make(add, allow_empty_param_descriptions=True)] if self.has_tools else []
-            return [core.Message(content="What is 2+2?")], self.tools
-
-        async def step(self, action: Any) -> Any:
-            if self.has_tools:
-                return await self.exec_tool_calls(action), 0.0, False, False
-            return [], float(action.content == "4"), True, False
-
-    async def play(count: int, action: Any, num_steps: int) -> None:
-        env = Sum()
-        env.has_tools = num_steps > 1
-        for _ in range(count // num_steps):
-            await env.reset()
-            for _ in range(num_steps):
-                await env.step(action)
-
-    answer = core.Message(role="assistant", content="4")
-    request = tools.ToolRequestMessage(tool_calls=[tools.ToolCall.from_name("add", a=2, b=2)])
-    return {
-        "single_turn_us": best_us(lambda n: play(n, answer, 1), 1000, repeats),
-        "tool_step_us": best_us(lambda n: play(n, request, STEPS), 10 * STEPS, repeats),
-    }
-
-
-def peer_figures(repeats: int) -> dict[str, Any]:
-    peers = {"gymnasium": gymnasium_figures, "skyrl-gym": skyrl_gym_figures, "aviary": aviary_figures}
-    found: dict[str, Any] = {name: dict.fromkeys(CASES) for name in peers}
-    for name, measure in peers.items():
-        try:
-            found[name] |= measure(repeats)
-        except ImportError as error:
-            found[name]["reason"] = f"{type(error).__name__}: {error}"
-    return found
 
 
 def print_table(result: dict[str, Any]) -> None:
@@ -294,19 +182,15 @@ def main() -> None:
     parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has the peers")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--episodes", type=int, default=10_240, help="at once, in one process")
-    parser.add_argument("--child", choices=["at_once", "as_in_training", "peers"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["at_once", "as_in_training"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child == "peers":
-        return print(json.dumps(peer_figures(options.repeats)))
     if options.child:
-        if (
-            options.child == "as_in_training"
-        ):  # rl/process.py: full collections, which stop all episodes, a hundred times rarer
+        if options.child == "as_in_training":  # rl/process.py: full collections, which stop all episodes, are rarer
             gc.set_threshold(700, 10, 1000)
         return print(json.dumps(asyncio.run(run_at_once(options.episodes))))
     # Fresh processes first: a child's peak memory counts that of the process which started it.
     figures = fresh_figures(options.episodes) | own_figures(options.repeats)
-    peers = fresh("--child", "peers", "--repeats", str(options.repeats), python=options.peers_python)
+    peers = fresh(str(options.repeats), python=options.peers_python, file=environment_peers.__file__)
     bars = {name: {"value": figures[name], "bar": bar, "passes": figures[name] <= bar} for name, bar in BARS.items()}
     ratios = {name: {case: figures[case] / peer[case] for case in CASES if peer[case]} for name, peer in peers.items()}
     result = {"benchmark": "environments", "figures": figures, "bars": bars, "peers": peers, "ours_over_theirs": ratios}
