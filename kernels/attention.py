@@ -1,9 +1,9 @@
-"""Grouped-query attention without positions: over a packed forest, and over a key-value cache.
+"""Grouped-query attention without positions over a packed forest; that over a cache is in paged_attention.py.
 
 Order comes from the Mamba layers, so no positional encoding is applied (Nemotron 3).
 """
 
-# Shapes: N packed tokens, B sequences, s segments, q queries, k keys, H query heads, J key-value heads, D head size.
+# Shapes: N packed tokens, L tokens of one sequence, s segments, q queries, k keys, H query heads, J key-value heads, D head size.
 
 from __future__ import annotations
 
@@ -42,18 +42,3 @@ def packed_attention(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, packing: Packi
     real = place >= 0
     row_N[place[real]] = torch.arange(len(place), device=place.device)[real]
     return gather_rows(torch.cat(outputs), row_N)
-
-
-def cached_attention(q_BHqD: Tensor, k_BJkD: Tensor, v_BJkD: Tensor, mask_B1qk: Tensor) -> Tensor:
-    """Queries over a cache. `mask_B1qk` is True where a query may see a key. Returns [B, q, H * D]."""
-    y = F.scaled_dot_product_attention(q_BHqD, k_BJkD, v_BJkD, attn_mask=mask_B1qk, enable_gqa=True)
-    return y.transpose(1, 2).flatten(2)
-
-
-def decode_attention(q_BHD: Tensor, k_BJkD: Tensor, v_BJkD: Tensor, bias_Bk: Tensor) -> Tensor:
-    """One query for each of B sequences over a cache; `bias_Bk` is 0 where a key may be seen, -inf elsewhere."""
-    B, H, D = q_BHD.shape
-    J, k = k_BJkD.shape[1:3]
-    scores = (q_BHD.view(B, J, H // J, D) * D**-0.5) @ k_BJkD.transpose(2, 3)
-    scores = scores.add_(bias_Bk.view(B, 1, 1, k)).softmax(-1)
-    return (scores @ v_BJkD).reshape(B, H * D)

@@ -1,10 +1,11 @@
 """The reasoning budget, counted and forced by the engine alone, for all rows of a batch at once.
 
-A row inside reasoning counts its sampled tokens. At the limit the reasoning is closed token by token, at once after a
-newline or else when the grace is used up. Forced tokens are flagged: they are the environment's, never in a loss.
+A conversation inside reasoning counts its sampled tokens. At the limit the reasoning is closed token by token: at once after
+the end of a line or sentence, or else when the grace is used up. Forced tokens are flagged: they are the environment's, never in
+a loss. The count lives beside the tokens, so it holds across pauses, moves and new weights.
 """
 
-# Shapes: B rows.
+# Shapes: B conversations of a step.
 
 from __future__ import annotations
 
@@ -26,6 +27,8 @@ class ReasoningTokens:
     newline_id: int
     ends_line: np.ndarray
     """[vocabulary] bool: the tokens that end a line."""
+    ends_sentence: np.ndarray | None = None
+    """[vocabulary] bool: the tokens that end a sentence."""
 
     @property
     def closing(self) -> np.ndarray:
@@ -33,35 +36,41 @@ class ReasoningTokens:
 
 
 class BudgetRows:
-    """The state of each row's budget."""
+    """The state of each conversation's budget, by its place in the engine's records."""
 
-    def __init__(self, num_rows: int) -> None:
-        self.inside = np.zeros(num_rows, bool)
-        self.used = np.zeros(num_rows, np.int64)
-        self.limit = np.full(num_rows, UNLIMITED)
-        self.hard_limit = np.full(num_rows, UNLIMITED)
-        self.closing_at = np.full(num_rows, -1)
-        self.hit = np.zeros(num_rows, bool)
+    def __init__(self, num_places: int) -> None:
+        self.inside = np.zeros(num_places, bool)
+        self.used = np.zeros(num_places, np.int64)
+        self.limit = np.full(num_places, UNLIMITED)
+        self.hard_limit = np.full(num_places, UNLIMITED)
+        self.closing_at = np.full(num_places, -1)
+        self.hit = np.zeros(num_places, bool)
 
-    def begin(self, row: int | None, reasoning: bool, budget: ReasoningBudget | None) -> None:
-        self.inside[row], self.used[row], self.hit[row], self.closing_at[row] = reasoning, 0, False, -1
-        self.limit[row] = UNLIMITED if budget is None else budget.limit
-        self.hard_limit[row] = UNLIMITED if budget is None else budget.limit + budget.grace
+    def begin(self, place: int, reasoning: bool, budget: ReasoningBudget | None) -> None:
+        self.inside[place], self.used[place], self.hit[place], self.closing_at[place] = reasoning, 0, False, -1
+        self.limit[place] = UNLIMITED if budget is None else budget.limit
+        self.hard_limit[place] = UNLIMITED if budget is None else budget.limit + budget.grace
 
     def apply(
-        self, sampled_B: np.ndarray, last_B: np.ndarray, tokens: ReasoningTokens
+        self, places_B: np.ndarray, sampled_B: np.ndarray, last_B: np.ndarray, tokens: ReasoningTokens
     ) -> tuple[np.ndarray, np.ndarray]:
         """The tokens that are taken and which of them are forced, given the sampled ones and the last ones before."""
-        B = len(sampled_B)
-        inside, used, closing_at = self.inside[:B], self.used[:B], self.closing_at[:B]
+        inside_B = self.inside[places_B]
+        if not inside_B.any() and not (self.closing_at[places_B] >= 0).any():
+            return sampled_B, np.zeros(len(places_B), bool)
+        used_B, closing_B = self.used[places_B], self.closing_at[places_B]
         after_line_B = tokens.ends_line[last_B]
-        due_B = inside & (closing_at < 0) & (used >= self.limit[:B]) & (after_line_B | (used >= self.hard_limit[:B]))
-        closing_at[due_B] = after_line_B[due_B]
-        self.hit[:B] |= due_B
-        forced_B = closing_at >= 0
-        taken_B = np.where(forced_B, tokens.closing[closing_at], sampled_B)
-        used += inside & ~forced_B & (taken_B != tokens.end_id) & (taken_B != tokens.call_id)
-        inside &= (taken_B != tokens.end_id) & (taken_B != tokens.call_id)
-        closing_at[forced_B] += 1
-        closing_at[closing_at == len(tokens.closing)] = -1
+        pause_B = after_line_B if tokens.ends_sentence is None else after_line_B | tokens.ends_sentence[last_B]
+        over_B = (used_B >= self.limit[places_B]) & (pause_B | (used_B >= self.hard_limit[places_B]))
+        due_B = inside_B & (closing_B < 0) & over_B
+        closing_B[due_B] = after_line_B[due_B]
+        self.hit[places_B] |= due_B
+        forced_B = closing_B >= 0
+        taken_B = np.where(forced_B, tokens.closing[closing_B], sampled_B)
+        goes_on_B = inside_B & (taken_B != tokens.end_id) & (taken_B != tokens.call_id)
+        closing_B[forced_B] += 1
+        closing_B[closing_B == len(tokens.closing)] = -1
+        self.used[places_B] = used_B + (goes_on_B & ~forced_B)
+        self.inside[places_B] = goes_on_B
+        self.closing_at[places_B] = closing_B
         return taken_B, forced_B

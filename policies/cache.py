@@ -1,9 +1,10 @@
-"""The recurrent cache: for each sequence a Mamba state of fixed size and a key-value history for each attention layer.
+"""The recurrent cache: a Mamba state of fixed size for each row, and a pool of key-value pages for each attention layer.
 
-Rows are slots. The engine keeps the slots that decode at the front, so a decode step works on views and copies nothing.
+A sequence owns one row and a list of pages. The engine keeps the rows that decode at the front, so that a decode step works
+on views and copies nothing; pages lie where they lie (kernels/paged_attention.py).
 """
 
-# Shapes: B slots, T capacity in tokens, X = K - 1 convolution inputs, H heads, P head size, N state, J key-value heads.
+# Shapes: R rows, X = K - 1 convolution inputs, H heads, P head size, N pages or state size, J key-value heads, p page size.
 
 from __future__ import annotations
 
@@ -14,45 +15,60 @@ from torch import Tensor
 
 from .config import HybridConfig
 
+PAGE_SIZE = 64
+"""Tokens of a page: 32 are wasted on average, and a page's matrix product is large enough to be worth its call."""
+
 
 @dataclass(frozen=True)
 class MambaState:
-    inputs_BXD: Tensor
-    state_BHPN: Tensor
+    inputs_RXD: Tensor
+    state_RHPN: Tensor
     """fp32 whatever the model's precision: bf16 here costs up to 4 nats in a token's log-probability."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.inputs_BXD, self.state_BHPN
+        return self.inputs_RXD, self.state_RHPN
 
     def front(self, n: int) -> MambaState:
-        return MambaState(self.inputs_BXD[:n], self.state_BHPN[:n])
+        return MambaState(self.inputs_RXD[:n], self.state_RHPN[:n])
 
 
 @dataclass(frozen=True)
-class AttentionState:
-    keys_BJTD: Tensor
-    values_BJTD: Tensor
+class Pages:
+    keys_NJDp: Tensor
+    values_NJpD: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.keys_BJTD, self.values_BJTD
+        return self.keys_NJDp, self.values_NJpD
 
 
 class Cache:
-    """State of `num_slots` sequences of at most `capacity` tokens, for every layer of a model."""
+    """State of `num_rows` sequences and `num_pages` pages for every layer of a model."""
 
-    def __init__(self, config: HybridConfig, num_slots: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
-        self.config, self.num_slots, self.capacity = config, num_slots, capacity
-        self.lengths_B = torch.zeros(num_slots, dtype=torch.int64)
-        self.layers: list[MambaState | AttentionState | None] = []
-        state_dtype = torch.promote_types(dtype, torch.float32)
+    def __init__(
+        self,
+        config: HybridConfig,
+        num_rows: int,
+        num_pages: int,
+        *,
+        page_size: int = PAGE_SIZE,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.num_rows, self.num_pages, self.page_size = config, num_rows, num_pages, page_size
+        self.layers: list[MambaState | Pages | None] = []
         for letter in config.pattern:
             if letter == "M":
-                shape = (num_slots, config.mamba_num_heads, config.mamba_head_dim, config.ssm_state_size)
-                inputs = torch.zeros(num_slots, config.conv_kernel - 1, config.conv_size, dtype=dtype)
-                self.layers.append(MambaState(inputs, torch.zeros(shape, dtype=state_dtype)))
+                inputs, state = _mamba_shapes(config)
+                self.layers.append(
+                    MambaState(
+                        torch.zeros(num_rows, *inputs, dtype=dtype, device=device),
+                        torch.zeros(num_rows, *state, dtype=torch.promote_types(dtype, torch.float32), device=device),
+                    )
+                )
             elif letter == "*":
-                shape = (num_slots, config.num_key_value_heads, capacity, config.head_dim)
-                self.layers.append(AttentionState(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)))
+                J, p, D = config.num_key_value_heads, page_size, config.head_dim
+                keys = torch.zeros(num_pages, J, D, p, dtype=dtype, device=device)
+                self.layers.append(Pages(keys, torch.zeros(num_pages, J, p, D, dtype=dtype, device=device)))
             else:
                 self.layers.append(None)
 
@@ -61,32 +77,48 @@ class Cache:
         assert isinstance(state, MambaState)
         return state
 
-    def attention(self, layer: int) -> AttentionState:
+    def pages(self, layer: int) -> Pages:
         state = self.layers[layer]
-        assert isinstance(state, AttentionState)
+        assert isinstance(state, Pages)
         return state
 
-    def clear(self, slots: Tensor) -> None:
-        """Begin anew in these slots. Keys need no clearing: what lies beyond a slot's length is never seen."""
-        self.lengths_B[slots] = 0
-        for layer in self.layers:
-            if isinstance(layer, MambaState):
-                for tensor in layer.tensors():
-                    tensor[slots] = 0
+    def row_tensors(self) -> list[Tensor]:
+        return [tensor for layer in self.layers if isinstance(layer, MambaState) for tensor in layer.tensors()]
 
-    def copy(self, source: Tensor, target: Tensor) -> None:
+    def clear_rows(self, rows: Tensor) -> None:
+        """Begin anew in these rows. Pages need no clearing: what lies beyond a row's length is never seen."""
+        for tensor in self.row_tensors():
+            tensor[rows] = 0
+
+    def copy_rows(self, source: Tensor, target: Tensor) -> None:
         """target[i] becomes source[i]; sources are read before any target is written."""
-        longest = int(self.lengths_B[source].max()) if len(source) else 0
-        self.lengths_B[target] = self.lengths_B[source]
+        for tensor in self.row_tensors():
+            tensor[target] = tensor[source]
+
+    def copy_pages(self, source: Tensor, target: Tensor) -> None:
         for layer in self.layers:
-            if layer is None:
-                continue
-            for tensor in layer.tensors():
-                if isinstance(layer, AttentionState):
-                    tensor[target, :, :longest] = tensor[source, :, :longest]
-                else:
+            if isinstance(layer, Pages):
+                for tensor in layer.tensors():
                     tensor[target] = tensor[source]
 
     @property
     def num_bytes(self) -> int:
-        return sum(t.nbytes for layer in self.layers if layer is not None for t in layer.tensors())
+        return sum(tensor.nbytes for layer in self.layers if layer is not None for tensor in layer.tensors())
+
+
+def cache_bytes(
+    config: HybridConfig, *, page_size: int = PAGE_SIZE, dtype: torch.dtype = torch.float32
+) -> tuple[int, int]:
+    """Bytes of one row and of one page, over all layers."""
+    inputs, state = _mamba_shapes(config)
+    state_dtype = torch.promote_types(dtype, torch.float32)
+    row = torch.Size(inputs).numel() * dtype.itemsize + torch.Size(state).numel() * state_dtype.itemsize
+    page = 2 * config.num_key_value_heads * page_size * config.head_dim * dtype.itemsize
+    return config.pattern.count("M") * row, config.pattern.count("*") * page
+
+
+def _mamba_shapes(config: HybridConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (
+        (config.conv_kernel - 1, config.conv_size),
+        (config.mamba_num_heads, config.mamba_head_dim, config.ssm_state_size),
+    )

@@ -1,8 +1,8 @@
 """HybridModel: the Mamba-Transformer mixture-of-experts language model, `h <- h + Mixer(RMSNorm(h))` a layer.
 
     forward(ids, packing)                 training: packed segments, a forest
-    forward(ids, packing, cache, slots)   prefill: segments continue cached sequences
-    step(ids, cache)                      decoding: one token for each of the first B slots
+    forward(ids, packing, place)          prefill: segments continue cached sequences
+    step(ids, cache, layout)              decoding: one token for each of the first B rows
 
 All three give the hidden states before the head and the experts that were chosen, so that a caller computes logits only
 where it needs them and can replay the routes.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,9 +23,19 @@ from torch import Tensor, nn
 
 from ..kernels.linear_logprobs import linear_logprobs
 from ..kernels.packing import Packing
+from ..kernels.paged_attention import DecodeLayout, ExtendLayout
 from .cache import Cache
 from .config import HybridConfig
 from .mixers import MLP, Attention, Mamba2, MoE, RMSNorm
+
+
+@dataclass(frozen=True)
+class CachePlace:
+    """Where the segments of a prefill continue: segment s in row rows_S[s], its pages as the layout says."""
+
+    cache: Cache
+    rows_S: Tensor
+    layout: ExtendLayout
 
 
 class Layer(nn.Module):
@@ -73,23 +84,21 @@ class HybridModel(nn.Module):
         packing: Packing,
         *,
         routes_NEK: Tensor | None = None,
-        cache: Cache | None = None,
-        slots_S: Tensor | None = None,
+        place: CachePlace | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, d] and routes [N, E, K]. With a cache, its slots are continued and their lengths grow."""
+        """Hidden states [N, d] and routes [N, E, K]. With a place in a cache, its sequences are continued there."""
         h_Nd = F.embedding(ids_N, self.embeddings.weight)
         routes: list[Tensor] = []
-        past_S = cache.lengths_B[slots_S] if cache is not None else None
         for index, layer in enumerate(self.layers):
             x_Nd, mixer = layer.norm(h_Nd), layer.mixer
             if isinstance(mixer, Mamba2):
-                y_Nd = mixer(x_Nd, packing, cache.mamba(index) if cache is not None else None, slots_S)
+                state = place.cache.mamba(index) if place is not None else None
+                y_Nd = mixer(x_Nd, packing, state, place.rows_S if place is not None else None)
             elif isinstance(mixer, Attention):
-                if cache is None:
+                if place is None:
                     y_Nd = mixer(x_Nd, packing)
                 else:
-                    assert slots_S is not None and past_S is not None
-                    y_Nd = mixer.extend(x_Nd, packing, cache.attention(index), slots_S, past_S)
+                    y_Nd = mixer.extend(x_Nd, place.cache.pages(index), place.layout)
             elif isinstance(mixer, MoE):
                 replay_NK = None if routes_NEK is None else routes_NEK[:, len(routes)]
                 y_Nd, chosen_NK = mixer(x_Nd, replay_NK)
@@ -97,34 +106,25 @@ class HybridModel(nn.Module):
             else:
                 y_Nd = mixer(x_Nd)
             h_Nd = h_Nd + y_Nd
-        if cache is not None:
-            assert past_S is not None
-            cache.lengths_B[slots_S] = past_S + torch.tensor(packing.lengths)
         return self.norm_f(h_Nd), self._stack(routes, len(ids_N))
 
-    def step(self, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, d] and routes [B, E, K] for one more token in each of the cache's first B slots."""
+    def step(self, ids_B: Tensor, cache: Cache, layout: DecodeLayout) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, d] and routes [B, E, K] for one more token in each of the cache's first B rows."""
         B = len(ids_B)
-        lengths_B = cache.lengths_B[:B]
-        longest = int(lengths_B.max()) + 1
         h_Bd = F.embedding(ids_B, self.embeddings.weight)
-        places = (torch.arange(B), lengths_B)
-        beyond_Bk = torch.arange(longest)[None] > lengths_B[:, None]
-        bias_Bk = torch.zeros(B, longest, dtype=h_Bd.dtype).masked_fill_(beyond_Bk, float("-inf"))
         routes: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             x_Bd, mixer = layer.norm(h_Bd), layer.mixer
             if isinstance(mixer, Mamba2):
                 h_Bd += mixer.step(x_Bd, cache.mamba(index).front(B))
             elif isinstance(mixer, Attention):
-                h_Bd += mixer.step(x_Bd, cache.attention(index), places, bias_Bk)
+                h_Bd += mixer.step(x_Bd, cache.pages(index), layout)
             elif isinstance(mixer, MoE):
                 y_Bd, chosen_BK = mixer(x_Bd)
                 routes.append(chosen_BK)
                 h_Bd += y_Bd
             else:
                 h_Bd += mixer(x_Bd)
-        lengths_B += 1
         return self.norm_f(h_Bd), self._stack(routes, B)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -150,7 +150,8 @@ class HybridModel(nn.Module):
 
     def _stack(self, routes: list[Tensor], num_tokens: int) -> Tensor:
         if not routes:
-            return torch.zeros(num_tokens, 0, self.config.experts_per_token, dtype=torch.int64)
+            device = self.lm_head.weight.device
+            return torch.zeros(num_tokens, 0, self.config.experts_per_token, dtype=torch.int64, device=device)
         return torch.stack(routes, dim=1)
 
 

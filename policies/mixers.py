@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.attention import cached_attention, decode_attention, packed_attention
+from ..kernels.attention import packed_attention
 from ..kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
 from ..kernels.experts import experts, route
 from ..kernels.gather import gather_rows
 from ..kernels.norm import gated_rms_norm, rms_norm
 from ..kernels.packing import Packing
+from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
 from ..kernels.ssd import ssd_chunks, ssd_step
-from .cache import AttentionState, MambaState
+from .cache import MambaState, Pages
 from .config import HybridConfig
 
 
@@ -67,9 +68,9 @@ class Mamba2(nn.Module):
         self._bias.zero_()
 
     def forward(
-        self, x_Nd: Tensor, packing: Packing, state: MambaState | None = None, slots_S: Tensor | None = None
+        self, x_Nd: Tensor, packing: Packing, state: MambaState | None = None, rows_S: Tensor | None = None
     ) -> Tensor:
-        """With a state, segment s continues the sequence in slot slots_S[s] and leaves its own state there."""
+        """With a state, segment s continues the sequence in row rows_S[s] and leaves its own state there."""
         c = self.config
         z_Nx, xBC_Nx, dt_NH = self._project(x_Nd)
         taps_CX, rows = packing.taps_CX, torch.cat([xBC_Nx, dt_NH], dim=1)
@@ -77,9 +78,9 @@ class Mamba2(nn.Module):
         if state is None:
             taps_CX = torch.where(taps_CX < packing.num_tokens, taps_CX, -1)  # sequences begin with zeros
         else:
-            inputs = state.inputs_BXD[slots_S]
+            inputs = state.inputs_RXD[rows_S]
             rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
-            initial = state.state_BHPN[slots_S]
+            initial = state.state_RHPN[rows_S]
         gathered_CXx = gather_rows(rows, taps_CX)
         xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self._bias)
         dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
@@ -89,17 +90,17 @@ class Mamba2(nn.Module):
         y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
         y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
         if state is not None:
-            state.state_BHPN[slots_S] = after_CHPn[packing.last_chunk_S].to(state.state_BHPN.dtype)
-            state.inputs_BXD[slots_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
+            state.state_RHPN[rows_S] = after_CHPn[packing.last_chunk_S].to(state.state_RHPN.dtype)
+            state.inputs_RXD[rows_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
         return self.out_proj(gated_rms_norm(y_Nx, z_Nx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
 
     def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
         c = self.config
         z_Bx, xBC_Bx, dt_BH = self._project(x_Bd)
-        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self._bias, state.inputs_BXD)
+        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self._bias, state.inputs_RXD)
         dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
         x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
-        y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_BHPN)
+        y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_RHPN)
         y_Bx = y_BHP.addcmul_(x_BHP, self.D.unsqueeze(1)).reshape(-1, c.mamba_size)
         return self.out_proj(gated_rms_norm(y_Bx, z_Bx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
 
@@ -139,30 +140,18 @@ class Attention(nn.Module):
     def forward(self, x_Nd: Tensor, packing: Packing) -> Tensor:
         return self.o_proj(packed_attention(*self._project(x_Nd), packing))
 
-    def extend(self, x_Nd: Tensor, packing: Packing, state: AttentionState, slots_S: Tensor, past_S: Tensor) -> Tensor:
-        """Prefill: segment s follows past_S[s] cached tokens of its slot, and joins them."""
+    def extend(self, x_Nd: Tensor, pages: Pages, layout: ExtendLayout) -> Tensor:
+        """Prefill: new tokens join their sequences' pages and see what these hold up to themselves."""
         q_NHD, k_NJD, v_NJD = self._project(x_Nd)
-        lengths_S = torch.tensor(packing.lengths)
-        segment_N = torch.repeat_interleave(lengths_S)
-        offset_N = torch.arange(packing.num_tokens) - (lengths_S.cumsum(0) - lengths_S)[segment_N]
-        state.keys_BJTD[slots_S[segment_N], :, past_S[segment_N] + offset_N] = k_NJD
-        state.values_BJTD[slots_S[segment_N], :, past_S[segment_N] + offset_N] = v_NJD
-        q_Sqx = q_NHD.new_zeros(len(lengths_S), max(packing.lengths), *q_NHD.shape[1:])
-        q_Sqx[segment_N, offset_N] = q_NHD
-        longest = int((past_S + lengths_S).max())
-        last_seen = past_S[:, None] + torch.arange(max(packing.lengths))
-        mask = torch.arange(longest)[None, None] <= last_seen[:, :, None]
-        keys, values = state.keys_BJTD[slots_S, :, :longest], state.values_BJTD[slots_S, :, :longest]
-        y_Sqx = cached_attention(q_Sqx.transpose(1, 2), keys, values, mask.unsqueeze(1))
-        return self.o_proj(y_Sqx[segment_N, offset_N])
+        pages.keys_NJDp[layout.page_N, :, :, layout.offset_N] = k_NJD
+        pages.values_NJpD[layout.page_N, :, layout.offset_N] = v_NJD
+        return self.o_proj(paged_extend_attention(q_NHD, pages.keys_NJDp, pages.values_NJpD, layout))
 
-    def step(self, x_Bd: Tensor, state: AttentionState, places: tuple[Tensor, Tensor], bias_Bk: Tensor) -> Tensor:
-        """`places` are (row, position) of each new token; `bias_Bk` hides what lies beyond each row's length."""
-        B, k = bias_Bk.shape
+    def step(self, x_Bd: Tensor, pages: Pages, layout: DecodeLayout) -> Tensor:
         q_BHD, k_BJD, v_BJD = self._project(x_Bd)
-        state.keys_BJTD[places[0], :, places[1]] = k_BJD
-        state.values_BJTD[places[0], :, places[1]] = v_BJD
-        return self.o_proj(decode_attention(q_BHD, state.keys_BJTD[:B, :, :k], state.values_BJTD[:B, :, :k], bias_Bk))
+        pages.keys_NJDp[layout.page_B, :, :, layout.offset_B] = k_BJD
+        pages.values_NJpD[layout.page_B, :, layout.offset_B] = v_BJD
+        return self.o_proj(paged_decode_attention(q_BHD, pages.keys_NJDp, pages.values_NJpD, layout))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config

@@ -3,11 +3,13 @@
 What a request samples thus depends on nothing but its seed and its logits: not on slots, batches or other requests.
 """
 
-# Shapes: B sequences, V vocabulary.
+# Shapes: B sequences, V vocabulary, S ids of the widest support.
 
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,16 +34,55 @@ def uniforms(seeds_B: np.ndarray, counters_B: np.ndarray) -> np.ndarray:
     return (z >> np.uint64(11)) * 2.0**-53
 
 
-def sample(logits_BV: Tensor, temperature_B: Tensor, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids [B] by inversion of the cumulative distribution, and their log-probabilities. Temperature 0 is greedy."""
+@dataclass(frozen=True)
+class Warp:
+    """What narrows each row's distribution. None where no row asks for it."""
+
+    top_k_B: Tensor | None = None
+    """0: all."""
+    top_p_B: Tensor | None = None
+    banned_BV: Tensor | None = None
+    """Tokens that may not be sampled."""
+
+
+def sample(
+    logits_BV: Tensor, temperature_B: Tensor, uniforms_B: Tensor, warp: Warp | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Ids [B] by inversion of the cumulative distribution, their log-probabilities, and the support [B, S] (ids by
+    falling probability, -1 behind them; None: everything). Temperature 0 is greedy.
+
+    The support is cut by top-k, then by top-p of what is left, and the probabilities are those within it.
+    """
     greedy_B = temperature_B == 0
-    scaled_BV = logits_BV / torch.where(greedy_B, 1.0, temperature_B).unsqueeze(1)
-    logprobs_BV = scaled_BV.log_softmax(-1)
+    precise = torch.promote_types(logits_BV.dtype, torch.float32)
+    logprobs_BV = logits_BV.to(precise) / torch.where(greedy_B, 1.0, temperature_B).unsqueeze(1)
+    support_BS = None
+    if warp is not None and warp.banned_BV is not None:
+        logprobs_BV = logprobs_BV.masked_fill(warp.banned_BV, -math.inf)
+    if warp is not None and warp.top_k_B is not None and warp.top_p_B is not None:
+        logprobs_BV, support_BS = _narrow(logprobs_BV, warp.top_k_B, warp.top_p_B)
+    logprobs_BV = logprobs_BV.log_softmax(-1)
     cumulative_BV = logprobs_BV.exp().cumsum(-1)
     # right=True finds the first entry above the target: a token of probability zero is never drawn.
     target_B1 = (uniforms_B.to(cumulative_BV.dtype) * cumulative_BV[:, -1]).unsqueeze(1)
     ids_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(1).clamp_(max=logits_BV.shape[1] - 1)
     if bool(greedy_B.any()):
-        ids_B = torch.where(greedy_B, logits_BV.argmax(-1), ids_B)
+        ids_B = torch.where(greedy_B, logprobs_BV.argmax(-1), ids_B)
     picked_B = logprobs_BV.gather(1, ids_B.unsqueeze(1)).squeeze(1)
-    return ids_B, torch.where(greedy_B, 0.0, picked_B)
+    return ids_B, torch.where(greedy_B, 0.0, picked_B), support_BS
+
+
+def _narrow(scores_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores with -inf outside each row's support, and the supports. A row that asks for all keeps all: its support is -1."""
+    V = scores_BV.shape[1]
+    full_B = (top_k_B == 0) & (top_p_B == 1)
+    k_B = torch.where(top_k_B == 0, V, top_k_B).clamp(max=V)
+    sorted_BV, ids_BV = scores_BV.sort(dim=-1, descending=True, stable=True)
+    sorted_BV = sorted_BV.masked_fill(torch.arange(V, device=scores_BV.device) >= k_B.unsqueeze(1), -math.inf)
+    probs_BV = sorted_BV.softmax(-1)
+    before_BV = probs_BV.cumsum(-1) - probs_BV  # a token is kept while those above it do not reach top_p
+    kept_BV = (before_BV < top_p_B.unsqueeze(1)) & (sorted_BV > -math.inf)
+    widest = int(kept_BV[~full_B].sum(-1).max()) if not bool(full_B.all()) else 0
+    support_BS = torch.where(kept_BV & ~full_B.unsqueeze(1), ids_BV, -1)[:, :widest]
+    dropped_BV = torch.empty_like(kept_BV).scatter_(1, ids_BV, ~kept_BV)
+    return scores_BV.masked_fill(dropped_BV & ~full_B.unsqueeze(1), -math.inf), support_BS

@@ -83,6 +83,11 @@ class Tokenizer:
         vocabulary = self.backend.get_vocab()
         return sorted(i for token, i in vocabulary.items() if token.endswith("Ċ"))  # Ċ is byte-level BPE's newline
 
+    def sentence_end_ids(self) -> list[int]:
+        """The tokens that end with a full stop, a question mark or an exclamation mark, blanks and quotes aside."""
+        vocabulary = self.backend.get_vocab()
+        return sorted(i for token, i in vocabulary.items() if token.rstrip("ĠĊ\"')").endswith((".", "!", "?")))
+
 
 class TextRecorder:
     """Stands in for a Tokenizer in a renderer and keeps every piece of text that it would encode: what to train on."""

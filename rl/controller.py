@@ -263,16 +263,16 @@ class Controller:
         async with self._engine(config.prompts_per_step * config.group_size) as engine:
             with self.display.phase("GRPO", config.steps, state.step) as phase:
                 while state.step < config.steps:
-                    before = dict(engine.metrics)
+                    before = engine.metrics.to_dict()
                     with self._timed("roll_out"):
                         groups = await self._roll_out(engine)
                     with self._timed("learn"):
                         steps = self._learn(groups)
                     engine.load_weights(self.policy.model.state_dict(), state.policy_version)
                     state.step += 1
-                    model_s = engine.metrics["model_s"] - before["model_s"] + sum(m.model_s for m in steps)
+                    model_s = engine.metrics.model_s - before["model_s"] + sum(m.model_s for m in steps)
                     state.add(
-                        sampled_tokens=engine.metrics["sampled_tokens"] - before["sampled_tokens"],
+                        sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"],
                         seconds_grpo_model=model_s,
                     )
                     rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}

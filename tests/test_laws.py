@@ -47,14 +47,20 @@ def play(policy: Policy, specs: list[RolloutSpec], **renderer: Any) -> tuple[Pla
     async def run() -> Played:
         pools = {spec.env_id: EnvironmentPool(lambda spec=spec: make(spec.env_id)) for spec in specs}
         async with make_engine(policy, num_slots=32, capacity=512) as engine:
-            finish = engine._finish
+            open_session = engine.session
 
-            def recording(ended: np.ndarray, stopped: np.ndarray) -> None:
-                futures = [engine.decoding[row].future for row in ended]
-                finish(ended, stopped)
-                results.extend(f.result() for f in futures if f is not None and not f.cancelled())
+            def recording(order: tuple[int, ...] = ()) -> Any:
+                session = open_session(order)
+                generate = session.generate
 
-            engine._finish = recording  # type: ignore[method-assign]
+                async def recorded(request: GenerationRequest) -> GenerationResult:
+                    results.append(await generate(request))
+                    return results[-1]
+
+                session.generate = recorded  # type: ignore[method-assign]
+                return session
+
+            engine.session = recording  # type: ignore[method-assign]
             chat = ChatRenderer(policy.tokenizer, **renderer)
             return list(await asyncio.gather(*(rollout(pools[s.env_id], engine, chat, s) for s in specs)))
 

@@ -5,10 +5,12 @@ import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from swannery.kernels.packing import Packing
+from swannery.kernels.paged_attention import DecodeLayout, ExtendLayout
 from swannery.policies import (
     HybridConfig,
     HybridModel,
@@ -19,9 +21,10 @@ from swannery.policies import (
     preset,
     weights_hash,
 )
-from swannery.policies.cache import Cache
+from swannery.policies.cache import Cache, cache_bytes
 from swannery.policies.folder import load_weights
 from swannery.policies.huggingface import config_from_nemotron_h, weights_from_nemotron_h
+from swannery.policies.hybrid import CachePlace
 from swannery.rl.run_folder import write_folder
 
 CONFIG = HybridConfig(
@@ -39,34 +42,39 @@ def test_prefill_and_decoding_equal_the_packed_pass() -> None:
     packing = Packing.build(lengths, chunk_size=8)
     expected, routes = model(torch.cat([row[:n] for row, n in zip(ids, lengths, strict=True)]), packing)
     expected = expected.split(lengths)
-    cache = Cache(CONFIG, 5, 40, dtype=torch.float64)
-    slots = torch.tensor([1, 0, 2])
-    model(
-        torch.cat([ids[0, :20], ids[1, :9], ids[2, :1]]),
-        Packing.build([20, 9, 1], chunk_size=8),
-        cache=cache,
-        slots_S=slots,
-    )
-    more, _ = model(
-        torch.cat([ids[0, 20:27], ids[1, 9:10]]), Packing.build([7, 1], chunk_size=8), cache=cache, slots_S=slots[:2]
-    )
+    cache = Cache(CONFIG, 5, 12, page_size=8, dtype=torch.float64)
+    tables = np.array([[7, 2, 9, 4], [0, 1, 3, 5], [8, 6, 0, 0]])  # of the sequences, in rows 1, 0, 2
+    rows = torch.tensor([1, 0, 2])
+
+    def prefill(past: list[int], new: list[int]) -> torch.Tensor:
+        S = len(new)
+        layout = ExtendLayout.build(tables[:S], np.array(past), np.array(new), 8)
+        pieces = torch.cat([ids[s, past[s] : past[s] + new[s]] for s in range(S)])
+        return model(pieces, Packing.build(new, chunk_size=8), place=CachePlace(cache, rows[:S], layout))[0]
+
+    prefill([0, 0, 0], [20, 9, 1])
+    more = prefill([20, 9], [7, 1])
     torch.testing.assert_close(more, torch.cat([expected[0][20:27], expected[1][9:10]]))
-    assert cache.lengths_B.tolist() == [10, 27, 1, 0, 0]
     for offset in range(2):
         step_ids = torch.stack([ids[1, 10 + offset], ids[0, 27 + offset], ids[2, 1 + offset]])
-        hidden, chosen = model.step(step_ids, cache)
+        layout = DecodeLayout.build(tables[[1, 0, 2]], np.array([11, 28, 2]) + offset, 8)
+        hidden, chosen = model.step(step_ids, cache, layout)
         wanted = torch.stack([expected[1][10 + offset], expected[0][27 + offset], expected[2][1 + offset]])
         torch.testing.assert_close(hidden, wanted)
         assert torch.equal(chosen[1].sort(-1).values, routes[27 + offset].sort(-1).values)
 
 
 @torch.no_grad()
-def test_a_copied_slot_goes_on_alike() -> None:
-    model, cache = HybridModel(CONFIG, seed=3), Cache(CONFIG, 4, 16)
-    model(torch.arange(9), Packing.build([9], chunk_size=8), cache=cache, slots_S=torch.tensor([2]))
-    cache.copy(torch.tensor([2, 2]), torch.tensor([0, 1]))
-    hidden, _ = model.step(torch.tensor([7, 7, 7]), cache)
-    assert torch.equal(hidden[0], hidden[1]) and torch.equal(hidden[0], hidden[2])
+def test_copied_rows_and_pages_go_on_alike() -> None:
+    model, cache = HybridModel(CONFIG, seed=3), Cache(CONFIG, 4, 8, page_size=8)
+    layout = ExtendLayout.build(np.array([[5, 1]]), np.array([0]), np.array([9]), 8)
+    model(torch.arange(9), Packing.build([9], chunk_size=8), place=CachePlace(cache, torch.tensor([2]), layout))
+    cache.copy_rows(torch.tensor([2, 2]), torch.tensor([0, 1]))
+    cache.copy_pages(torch.tensor([1, 1]), torch.tensor([0, 3]))
+    tables = np.array([[5, 0], [5, 3], [5, 1]])  # the full page is shared
+    hidden, _ = model.step(torch.tensor([7, 7, 7]), cache, DecodeLayout.build(tables, np.full(3, 10), 8))
+    torch.testing.assert_close(hidden, hidden[:1].expand(3, -1))
+    assert cache.num_bytes == 4 * cache_bytes(CONFIG, page_size=8)[0] + 8 * cache_bytes(CONFIG, page_size=8)[1]
 
 
 @pytest.mark.filterwarnings("ignore")

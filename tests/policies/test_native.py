@@ -22,6 +22,7 @@ from swannery.policies import (
     StopReason,
     make_engine,
 )
+from swannery.policies.engine import EngineMetrics
 from swannery.policies.sampling import sample, stream_seed, uniforms
 
 
@@ -68,14 +69,14 @@ def test_a_request_does_not_depend_on_what_runs_beside_it(policy: Policy) -> Non
 def test_one_prefill_serves_a_group(policy: Policy) -> None:
     context = list(range(20, 60))
 
-    async def use(engine: NativeEngine) -> dict[str, int]:
+    async def use(engine: NativeEngine) -> EngineMetrics:
         requests = [request(context, seed=i) for i in range(12)]
         results = [result async for _, result in engine.generate(requests)]
         assert all(np.array_equal(r.routes[:39], results[0].routes[:39]) for r in results)
         return engine.metrics
 
     metrics = serve(policy, use)
-    assert metrics["prefill_tokens"] == 39 and metrics["shared_tokens"] == 11 * 39
+    assert metrics.prefill_tokens == 39 and metrics.shared_tokens == 11 * 39
 
 
 def test_a_session_pays_for_its_new_tokens_alone_and_says_the_same(policy: Policy) -> None:
@@ -84,14 +85,14 @@ def test_a_session_pays_for_its_new_tokens_alone_and_says_the_same(policy: Polic
     async def use(engine: NativeEngine) -> tuple[GenerationResult, GenerationResult, int]:
         session = engine.session()
         one = await session.generate(first)
-        before = engine.metrics["prefill_tokens"]
+        before = engine.metrics.prefill_tokens
         context = [*first.token_ids, *one.token_ids, 21, 22, 23]
         two = await session.generate(request(context, seed=2))
         session.close()
         (fresh,) = [result async for _, result in engine.generate([request(context, seed=2)])]
         assert fresh.token_ids == two.token_ids and fresh.routes_start == 0
         assert two.routes_start == 30 + len(one.token_ids) - 1
-        return one, two, engine.metrics["prefill_tokens"] - before
+        return one, two, engine.metrics.prefill_tokens - before
 
     one, _, extra = serve(policy, use)
     assert extra == 3 + (
@@ -191,7 +192,7 @@ def test_sampling_follows_the_distribution() -> None:
     probabilities = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3])
     n = 20_000
     u = torch.from_numpy(uniforms(np.full(n, 3), np.arange(n)))
-    ids, logprobs = sample(probabilities.log().expand(n, -1), torch.ones(n), u)
+    ids, logprobs, _ = sample(probabilities.log().expand(n, -1), torch.ones(n), u)
     shares = torch.bincount(ids, minlength=5) / n
     assert torch.allclose(shares, probabilities, atol=0.015) and shares[0] == 0 and shares[2] == 0
     torch.testing.assert_close(logprobs, probabilities.log()[ids])

@@ -1,0 +1,442 @@
+"""BatchingEngine: continuous batching of any Decoder.
+
+    sessions --submit--> queue --house--> prefill --> decode rows --stop--> results --> sessions
+
+Requests join and leave at every step. A context is computed once for all that begin alike; a session keeps its state while its
+environment thinks, so its next request pays for its new tokens alone. Long prompts are computed in pieces between the steps of
+the others. A state knows the weights that made it: after an update it is computed anew before another request uses it.
+
+In synchronous mode the engine moves only when every open session waits for it, and admits in their order: the sequence of
+batches, and so every bit, depends on the requests alone.
+"""
+
+# Shapes: B decoding conversations.
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from .budget import ReasoningTokens
+from .conversation import Conversation, Housed, Stage
+from .decoder import Decoder, Piece
+from .engine import (
+    EngineMetrics,
+    EngineStopped,
+    GenerationRequest,
+    GenerationResult,
+    PauseMode,
+    StopReason,
+    as_they_finish,
+)
+from .records import Records
+from .residence import Residence
+from .sampling import sample
+
+
+class BatchingEngine:
+    """Serves one Decoder. Use as `async with engine:`."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        stop_ids: Sequence[int],
+        reasoning_tokens: ReasoningTokens | None,
+        num_slots: int,
+        capacity: int,
+        synchronous: bool,
+        prefill_tokens: int = 4096,
+        wait_s: float = 300.0,
+    ) -> None:
+        self.decoder, self.capacity, self.num_slots = decoder, capacity, num_slots
+        self.policy_version, self.epoch = 0, 0
+        self.synchronous, self.prefill_tokens, self.wait_s = synchronous, prefill_tokens, wait_s
+        self.stop_ids = np.array(stop_ids, np.int64)
+        self.reasoning_tokens = reasoning_tokens
+        self.records = Records(num_slots, capacity, decoder.route_shape, decoder.num_experts)
+        self.residence: Residence[Housed] = Residence(decoder, self.records, num_slots, capacity)
+        self.sessions: set[Conversation] = set()
+        self.queue: list[Conversation] = []
+        self.prefilling: list[Conversation] = []
+        self._metrics = EngineMetrics()
+        self._changed, self._rested = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._paused: PauseMode | None = None
+        self._numbers = self._tickets = self._deadlines = 0
+
+    async def __aenter__(self) -> Self:
+        self._changed, self._rested = asyncio.Event(), asyncio.Event()
+        self._failure = None
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await self._task
+        self._task = None
+        self._rested.set()
+        self._fail(EngineStopped("the engine was closed while this request ran"))
+        for session in list(self.sessions):
+            session.close()
+
+    # The protocol.
+
+    def session(self, order: tuple[int, ...] = ()) -> Conversation:
+        self._numbers += 1
+        session = Conversation(self, order, self._numbers)
+        self.sessions.add(session)
+        return session
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[tuple[int, GenerationResult]]:
+        return as_they_finish(self, requests)
+
+    def load_weights(self, weights: Mapping[str, Any] | None, version: int) -> None:
+        """Take new weights, all or none. Requests that are being decoded go on with the state they have (each token carries
+        the version that sampled it); every other state is computed anew before it is used."""
+        if weights is not None:
+            self.decoder.load_weights(weights)
+        self.policy_version = version
+        self.epoch += 1
+        self.residence.prefixes.drop_all()
+        for session in self.prefilling:  # nothing was sampled from these states yet
+            self._begin_anew(session)
+
+    async def pause(self, mode: PauseMode = PauseMode.DRAIN) -> None:
+        self._check_running()
+        self._paused = mode
+        self._rested.clear()
+        self._changed.set()
+        if mode is PauseMode.DRAIN and (self.prefilling or self.residence.num_decoding):
+            await self._rested.wait()
+
+    def resume(self) -> None:
+        if self._paused is PauseMode.RECOMPUTE:
+            stale = [s for s in self.decoding if s.resident.epoch != self.epoch]
+            self.residence.stop([s.resident for s in stale])
+            for session in stale:
+                self._begin_anew(session)
+            self.prefilling += stale
+        self._paused = None
+        self._changed.set()
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        held = {page for s in self.sessions for page in s.resident.pages}
+        housed = sum(s.resident.housed for s in self.sessions)
+        now = self._metrics
+        now.running, now.queued = self.residence.num_decoding, len(self.queue) + len(self.prefilling)
+        now.cache_bytes = len(held) * self.decoder.page_bytes + housed * self.decoder.row_bytes
+        return now
+
+    # Conversations' side.
+
+    def submit(self, session: Conversation, request: GenerationRequest, ids: np.ndarray) -> None:
+        self._tickets += 1
+        session.ticket = self._tickets
+        self._metrics.requests += 1
+        self._metrics.budgets_asked += request.budget is not None
+        self._deadlines += request.deadline_s is not None
+        self.queue.append(session)
+        self._changed.set()
+
+    def withdraw(self, session: Conversation) -> None:
+        """Take a request back, whatever its stage; the state that it was changing is given up."""
+        if session.stage is Stage.IDLE:
+            return
+        self._metrics.cancelled += 1
+        self._leave(session)
+        self.residence.evict(session.resident)
+        self._changed.set()
+
+    def forget(self, session: Conversation) -> None:
+        """A session was closed."""
+        self.residence.evict(session.resident)
+        self.sessions.discard(session)
+        if self.synchronous and not self.sessions:  # what comes next must not depend on what was before
+            self.residence.prefixes.drop_all()
+        self._changed.set()
+
+    def _leave(self, session: Conversation) -> None:
+        """Out of the stage it is in, to idle."""
+        if session.stage is Stage.QUEUED:
+            self.queue.remove(session)
+        elif session.stage is Stage.PREFILL:
+            self.prefilling.remove(session)
+        elif session.stage is Stage.DECODE:
+            self.residence.stop([session.resident])
+        assert session.request is not None
+        self._deadlines -= session.request.deadline_s is not None
+        session.stage = Stage.IDLE
+
+    @property
+    def decoding(self) -> list[Conversation]:
+        rows = self.residence.at[: self.residence.num_decoding]
+        return [resident.session for resident in rows if resident is not None]
+
+    def _check_running(self) -> None:
+        if self._failure is not None:
+            raise EngineStopped(f"the engine failed: {self._failure!r}") from self._failure
+        if self._task is None or self._task.done():
+            raise EngineStopped("the engine is not running: use `async with engine:`")
+
+    def _fail(self, error: EngineStopped) -> None:
+        for session in list(self.sessions):
+            if session.stage is not Stage.IDLE:
+                self._leave(session)
+                session.fail(error)
+
+    # The engine's own loop.
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._until_ready()
+                self._end_late()
+                self._admit()
+                self._prefill()
+                if self.residence.num_decoding:
+                    self._step()
+                if not self.synchronous:
+                    await asyncio.sleep(0)
+        except Exception as error:
+            self._failure = error
+            stopped = EngineStopped(f"the engine failed: {error!r}")
+            stopped.__cause__ = error
+            self._fail(stopped)
+            self._rested.set()
+
+    def _ready(self) -> bool:
+        working = bool(self.prefilling or self.residence.num_decoding)
+        if self._paused is not None:
+            return self._paused is PauseMode.DRAIN and working
+        if self.synchronous:  # every open session waits for the engine
+            return bool(self.queue or working) and all(s.stage is not Stage.IDLE for s in self.sessions)
+        return working or bool(self.queue)
+
+    async def _until_ready(self) -> None:
+        while not self._ready():
+            if self._paused is PauseMode.DRAIN:
+                self._rested.set()
+            self._end_late()
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), self._patience())
+            except TimeoutError:
+                if self._deadlines or self._paused is not None:
+                    continue
+                outside = [s.order for s in self.sessions if s.stage is Stage.IDLE]
+                raise TimeoutError(
+                    f"the engine waited {self.wait_s:.0f} s for the environments of sessions {outside[:4]}"
+                ) from None
+
+    def _patience(self) -> float | None:
+        """How long to wait for a change: to the next deadline, or as long as waiting for environments may take."""
+        waiting = [s.deadline for s in self.sessions if s.stage is not Stage.IDLE]
+        if not waiting:
+            return None
+        return min(max(min(waiting) - time.monotonic(), 0.0), self.wait_s) + 1e-3
+
+    def _end_late(self) -> None:
+        if not self._deadlines:
+            return
+        now = time.monotonic()
+        for session in [s for s in self.sessions if s.stage is not Stage.IDLE and s.deadline <= now]:
+            self._metrics.deadlines += 1
+            self._finish(session, StopReason.DEADLINE)
+
+    def _admit(self) -> None:
+        """House queued requests in their order while there is room; nobody overtakes."""
+        if not self.queue or self._paused is not None:
+            return
+        self.queue.sort(key=lambda s: (s.order, s.number) if self.synchronous else (s.ticket,))
+        admitted = 0
+        for session in self.queue:
+            if not self._house(session):
+                break
+            admitted += 1
+        for session in self.queue[:admitted]:
+            session.stage = Stage.PREFILL
+        self.prefilling += self.queue[:admitted]
+        del self.queue[:admitted]
+
+    def _house(self, session: Conversation) -> bool:
+        request, resident = session.request, session.resident
+        assert request is not None
+        if resident.housed and resident.epoch != self.epoch:
+            self.residence.forget(resident)
+        most = min(self.capacity, len(session.ids) + request.max_new_tokens)
+        while True:
+            cached = resident.cached
+            housed, spared = self.residence.house(resident, session.ids[:-1], request.media, most, self.epoch)
+            if housed:
+                break
+            if not self._evict_idle(session):
+                return False
+        session.target = len(session.ids) - 1
+        self.records.begin(resident.place, request, session.ids)
+        self.records.routes_start[resident.place] = cached
+        self._metrics.shared_tokens += spared + cached
+        return True
+
+    def _evict_idle(self, newcomer: Conversation) -> bool:
+        """Make room of the session that was idle for longest. As long as half of the slots work, newcomers wait instead."""
+        idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
+        if not idle or 2 * (self.residence.num_decoding + len(self.prefilling)) >= self.num_slots:
+            return False
+        oldest = min(idle, key=lambda s: s.ticket)
+        self.residence.evict(oldest.resident)
+        self._metrics.evicted += 1
+        return True
+
+    # Prefill.
+
+    def _prefill(self) -> None:
+        """Compute contexts: all of them in synchronous mode, otherwise one batch, so that the others' steps go on."""
+        while self.prefilling:
+            batch, room, leading = [], self.prefill_tokens, set()
+            for session in self.prefilling:
+                missing = session.target - session.resident.cached
+                if session.resident.cached == 0 and missing and session.key in leading:
+                    continue  # follows the one that computes the same
+                take = missing if missing <= room else room // self.decoder.page_size * self.decoder.page_size
+                if missing and not take:
+                    break
+                leading.add(session.key)
+                batch.append((session, take))
+                room -= take
+            self._compute([(session, take) for session, take in batch if take])
+            self._arrive([s for s, _ in batch if s.resident.cached == s.target])
+            if not self.synchronous:
+                break
+
+    @torch.inference_mode()
+    def _compute(self, batch: list[tuple[Conversation, int]]) -> None:
+        if not batch:
+            return
+        pieces = []
+        for session, take in batch:
+            resident, place = session.resident, session.resident.place
+            self.residence.grow(resident, resident.cached + take)
+            ids = self.records.ids[place, resident.cached : resident.cached + take]
+            pieces.append(Piece(resident.row, self.residence.tables[place], resident.cached, ids))
+        began = time.perf_counter()
+        routes = self.decoder.prefill(pieces)
+        self._metrics.model_s += time.perf_counter() - began
+        at = 0
+        for session, take in batch:
+            resident = session.resident
+            self.records.routes[resident.place, resident.cached : resident.cached + take] = routes[at : at + take]
+            resident.cached += take
+            at += take
+        self._metrics.prefill_tokens += at
+
+    def _arrive(self, sessions: list[Conversation]) -> None:
+        """Contexts are whole: those who wait for the same one get a copy, and all of them decode."""
+        arrived = []
+        for session in sessions:
+            arrived.append(session)
+            if not session.shares:
+                continue
+            assert session.request is not None
+            self.residence.keep(session.resident, session.request.media)
+            for other in self.prefilling:
+                if other is not session and other.resident.cached == 0 and other.target and other.key == session.key:
+                    self.residence.follow(other.resident, session.resident)
+                    self._metrics.shared_tokens += session.resident.cached
+                    arrived.append(other)
+        if arrived:
+            gone = set(arrived)
+            self.prefilling = [s for s in self.prefilling if s not in gone]
+            for session in arrived:
+                session.stage = Stage.DECODE
+            self.residence.start(s.resident for s in arrived)
+
+    def _begin_anew(self, session: Conversation) -> None:
+        """Compute the state of a request in flight by the present weights."""
+        place = session.resident.place
+        self.residence.forget(session.resident)
+        session.resident.epoch = self.epoch
+        session.stage = Stage.PREFILL
+        session.target = int(self.records.length[place]) - 1
+        if session.target >= len(session.ids):
+            session.goes_alone()
+        self.records.routes_start[place] = 0
+
+    # Decoding.
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        """One token for every decoding row."""
+        began = time.perf_counter()
+        records, B = self.records, self.residence.num_decoding
+        places_B = self.residence.places[:B].copy()
+        lengths_B = records.length[places_B]
+        pages_B = self.residence.num_pages[places_B]
+        for row in np.flatnonzero(lengths_B > pages_B * self.decoder.page_size):
+            resident = self.residence.at[row]
+            assert resident is not None
+            self.residence.grow(resident, int(lengths_B[row]))
+        last_B = records.ids[places_B, lengths_B - 1]
+        logits, routes_BEK = self.decoder.step(last_B, self.residence.tables[places_B], lengths_B)
+        padded = logits.shape[0] - B
+        temperature = torch.from_numpy(np.pad(records.temperature[places_B], (0, padded), constant_values=1)).to(
+            logits.device
+        )
+        u = torch.from_numpy(np.pad(records.uniforms(places_B), (0, padded))).to(logits.device)
+        sampled, logprobs, support = sample(logits, temperature, u, records.warp(places_B, self.stop_ids, logits))
+        sampled_B, logprobs_B = sampled[:B].cpu().numpy(), logprobs[:B].cpu().numpy()
+        support_BS = None if support is None else support[:B].cpu().numpy()
+        self._metrics.model_s += time.perf_counter() - began
+        tokens_B, forced_B = sampled_B, np.zeros(B, bool)
+        if self.reasoning_tokens is not None:
+            tokens_B, forced_B = records.budget.apply(places_B, sampled_B, last_B, self.reasoning_tokens)
+        records.write(places_B, tokens_B, logprobs_B, forced_B, self.policy_version, routes_BEK, support_BS)
+        forced = int(forced_B.sum())
+        self._metrics.decode_steps += 1
+        self._metrics.decoded_rows += B
+        self._metrics.sampled_tokens += B - forced
+        self._metrics.forced_tokens += forced
+        stopped_B = records.stopped(places_B, tokens_B, self.stop_ids)
+        ended_B = stopped_B | (records.length[places_B] >= records.end[places_B])
+        if ended_B.any():
+            ended = [(self._at(row), bool(stopped_B[row])) for row in np.flatnonzero(ended_B).tolist()]
+            self.residence.stop([session.resident for session, _ in ended])
+            for session, stopped in ended:
+                session.stage = Stage.ENDED
+                self._finish(session, StopReason.STOP if stopped else StopReason.LENGTH)
+
+    def _at(self, row: int) -> Conversation:
+        resident = self.residence.at[row]
+        assert resident is not None
+        return resident.session
+
+    def _finish(self, session: Conversation, reason: StopReason) -> None:
+        request, resident = session.request, session.resident
+        assert request is not None
+        partial = session.stage in (Stage.QUEUED, Stage.PREFILL)
+        self._leave(session)
+        place = resident.place
+        if partial and not (resident.housed and self.records.length[place] > len(session.ids)):
+            session.finish(GenerationResult.empty(request, reason), session.ids)
+            self.residence.evict(resident)  # what it holds may be part of a context
+            return
+        result = self.records.result(place, request, reason)
+        self._metrics.budgets_hit += result.budget_hit
+        length = int(self.records.length[place])
+        ids = self.records.ids[place, :length].copy()
+        if partial:
+            self.residence.evict(resident)
+        else:
+            resident.cached = length - 1
+            self.residence.unpromise(resident)
+        session.finish(result, ids)
