@@ -102,11 +102,14 @@ def paged_decode_attention_ref(
     return out.flatten(1)
 
 
-def paged_decode_attention(q_BHD: Tensor, keys_NJDp: Tensor, values_NJpD: Tensor, layout: DecodeLayout) -> Tensor:
-    """`paged_decode_attention_ref` by pages. The new token's key and value are already in their page."""
+def paged_decode_attention(
+    q_BHD: Tensor, keys_NJDp: Tensor, values_NJpD: Tensor, layout: DecodeLayout, scale: float | None = None
+) -> Tensor:
+    """`paged_decode_attention_ref` by pages. The new token's key and value are already in their page; scores are scaled by
+    `scale`, or D^-0.5."""
     B, H, D = q_BHD.shape
     J, g = keys_NJDp.shape[1], H // keys_NJDp.shape[1]
-    q_Bx = (q_BHD * D**-0.5).view(B, H * D)
+    q_Bx = (q_BHD * (D**-0.5 if scale is None else scale)).reshape(B, H * D)
     E = len(layout.rows_E)
     take = lambda t: t[:E] if layout.pages_E is None else t.index_select(0, layout.pages_E)  # noqa: E731
     q_EJgD = q_Bx.index_select(0, layout.rows_E).view(E, J, g, D)
@@ -170,7 +173,9 @@ class ExtendLayout:
         )
 
 
-def paged_extend_attention(q_NHD: Tensor, keys_NJDp: Tensor, values_NJpD: Tensor, layout: ExtendLayout) -> Tensor:
+def paged_extend_attention(
+    q_NHD: Tensor, keys_NJDp: Tensor, values_NJpD: Tensor, layout: ExtendLayout, scale: float | None = None
+) -> Tensor:
     """Causal attention of packed new tokens over their rows' pages, which already hold them. Returns [N, H * D]."""
     S, _, q, _ = layout.mask_S1qk.shape
     q_SqHD = q_NHD.new_zeros(S, q, *q_NHD.shape[1:])
@@ -178,6 +183,11 @@ def paged_extend_attention(q_NHD: Tensor, keys_NJDp: Tensor, values_NJpD: Tensor
     keys = keys_NJDp[layout.pages_SP].transpose(3, 4)
     k, v = (t.transpose(1, 2).flatten(2, 3) for t in (keys, values_NJpD[layout.pages_SP]))
     y_SHqD = F.scaled_dot_product_attention(
-        q_SqHD.transpose(1, 2), k, v, attn_mask=layout.mask_S1qk, enable_gqa=q_NHD.shape[1] != keys_NJDp.shape[1]
+        q_SqHD.transpose(1, 2),
+        k,
+        v,
+        attn_mask=layout.mask_S1qk,
+        enable_gqa=q_NHD.shape[1] != keys_NJDp.shape[1],
+        scale=scale,
     )
     return y_SHqD.transpose(1, 2)[layout.segment_N, layout.place_N].flatten(1)

@@ -19,6 +19,7 @@ from .budget import ReasoningTokens
 from .cache import PAGE_SIZE, Cache, cache_bytes
 from .decoder import Piece
 from .hybrid import CachePlace, HybridModel
+from .weights import copy_weights
 
 ROW_MULTIPLE = 16
 """Synchronous decode batches are padded to a multiple of this: matrix products of other sizes differ in the last bits."""
@@ -86,21 +87,7 @@ class HybridDecoder:
         self.cache.copy_pages(torch.from_numpy(source).to(self.device), torch.from_numpy(target).to(self.device))
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
-        present = self.model.state_dict()
-        wanted = {name: tuple(tensor.shape) for name, tensor in present.items()}
-        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if wanted != found:
-            names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-            raise ValueError(
-                f"the new weights are of another shape: {len(names)} tensors differ; {names[0]} is "
-                f"{found.get(names[0], 'absent')}, the model's is {wanted.get(names[0], 'absent')}"
-            )
-        if broken := next((name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())), None):
-            raise ValueError(f"the new weights are not finite, in {broken}")
-        with torch.no_grad():
-            for name, tensor in present.items():
-                if tensor.data_ptr() != weights[name].data_ptr():
-                    tensor.copy_(weights[name])
+        copy_weights(self.model.state_dict(), weights)
 
 
 class NativeEngine(BatchingEngine):

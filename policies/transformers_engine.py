@@ -1,0 +1,204 @@
+"""TransformersEngine: any attention-only causal LM of the transformers library, served by the same continuous batching.
+
+The model runs unchanged but for its attention function, which writes keys and values into pages and reads them there
+(kernels/paged_attention.py). Conversations of all lengths thus lie in one row of tokens without padding, and share prefixes.
+"""
+
+# Shapes: N tokens of a row, B conversations, S segments, H query heads, J key-value heads, D head size, V vocabulary.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
+from .batching import BatchingEngine
+from .budget import ReasoningTokens
+from .cache import PAGE_SIZE, Pages
+from .decoder import Piece
+from .weights import copy_weights
+
+ATTENTION = "swannery_paged"
+NUM_PREFIXES = 32
+
+
+class Unserved(ValueError):
+    """A model that this engine cannot serve exactly, with why and what can."""
+
+
+class TransformersDecoder:
+    """A causal LM on pages of keys and values."""
+
+    recurrent = False
+    num_experts, route_shape, row_bytes = 1, (0, 0), 0
+
+    def __init__(self, model: Any, *, num_rows: int, num_pages: int) -> None:
+        register_attention()
+        model.set_attn_implementation(ATTENTION)
+        self.model, config = model.eval(), model.config.get_text_config()
+        weight = model.get_output_embeddings().weight
+        self.device, dtype = weight.device, weight.dtype
+        self.vocab_size = config.vocab_size
+        self.num_rows, self.num_pages, self.page_size = num_rows, num_pages, PAGE_SIZE
+        self.layout: DecodeLayout | ExtendLayout | None = None
+        """Of the call that runs now."""
+        self._no_mask = torch.zeros(1, 1, 1, 1, device=self.device)
+        self.layers = attention_layers(model)
+        self.page_bytes = 0
+        for layer in self.layers:
+            J, D = kv_shape(layer, config)
+            keys = torch.zeros(num_pages, J, D, PAGE_SIZE, dtype=dtype, device=self.device)
+            layer.swannery = (self, Pages(keys, torch.zeros(num_pages, J, PAGE_SIZE, D, dtype=dtype, device=self.device)))
+            self.page_bytes += 2 * keys[0].nbytes
+
+    def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
+        new_S = np.array([len(piece.ids) for piece in pieces])
+        past_S = np.array([piece.past for piece in pieces])
+        tables_SP = np.stack([piece.table_P for piece in pieces])
+        positions = np.concatenate([np.arange(p, p + n) for p, n in zip(past_S, new_S, strict=True)])
+        ids = np.concatenate([piece.ids for piece in pieces])
+        layout = ExtendLayout.build(tables_SP, past_S, new_S, self.page_size, self.device)
+        self._forward(ids, positions, layout, logits_to_keep=1)
+        return np.zeros((len(ids), 0, 0), np.uint8)
+
+    def step(self, ids_B: np.ndarray, tables_BP: np.ndarray, lengths_B: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        layout = DecodeLayout.build(tables_BP, lengths_B, self.page_size, self.device)
+        return self._forward(ids_B, lengths_B - 1, layout).logits[0], np.zeros((len(ids_B), 0, 0), np.uint8)
+
+    def _forward(
+        self, ids: np.ndarray, positions: np.ndarray, layout: DecodeLayout | ExtendLayout, **options: Any
+    ) -> Any:
+        to = lambda array: torch.from_numpy(array.astype(np.int64))[None].to(self.device)  # noqa: E731
+        self.layout = layout
+        try:
+            return self.model(
+                input_ids=to(ids),
+                position_ids=to(positions),
+                attention_mask=self._no_mask,  # four dimensions: taken as it is, so none is made
+                use_cache=False,
+                **options,
+            )
+        finally:
+            self.layout = None
+
+    def attend(self, pages: Pages, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+        """Attention of one layer: q [1, H, N, D], k and v [1, J, N, D] to [1, N, H, D]."""
+        q_NHD, k_NJD, v_NJD = (t[0].transpose(0, 1) for t in (q, k, v))
+        layout = self.layout
+        assert layout is not None
+        if isinstance(layout, DecodeLayout):
+            pages.keys_NJDp[layout.page_B, :, :, layout.offset_B] = k_NJD
+            pages.values_NJpD[layout.page_B, :, layout.offset_B] = v_NJD
+            y = paged_decode_attention(q_NHD, pages.keys_NJDp, pages.values_NJpD, layout, scale)
+        else:
+            pages.keys_NJDp[layout.page_N, :, :, layout.offset_N] = k_NJD
+            pages.values_NJpD[layout.page_N, :, layout.offset_N] = v_NJD
+            y = paged_extend_attention(q_NHD, pages.keys_NJDp, pages.values_NJpD, layout, scale)
+        return y.view(1, *q_NHD.shape)
+
+    def clear_rows(self, rows: np.ndarray) -> None:
+        """Rows hold nothing: all state is in pages."""
+
+    def copy_rows(self, source: np.ndarray, target: np.ndarray) -> None:
+        """Rows hold nothing: all state is in pages."""
+
+    def copy_pages(self, source: np.ndarray, target: np.ndarray) -> None:
+        for layer in self.layers:
+            for tensor in layer.swannery[1].tensors():
+                tensor[torch.from_numpy(target).to(self.device)] = tensor[torch.from_numpy(source).to(self.device)]
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        copy_weights(self.model.state_dict(), weights)
+
+
+class TransformersEngine(BatchingEngine):
+    """Serves one causal LM. Use as `async with TransformersEngine(...) as engine`. Raises Unserved for models whose state is
+    not plain attention over all of the context. Against transformers' own forward pass it agrees to 1e-4 in fp32."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        stop_ids: Sequence[int],
+        reasoning_tokens: ReasoningTokens | None = None,
+        num_slots: int = 64,
+        capacity: int = 1024,
+        cache_bytes: int | None = None,
+        synchronous: bool = False,
+        prefill_tokens: int = 1024,
+        wait_s: float = 300.0,
+    ) -> None:
+        check_served(model)
+        most = getattr(model.config.get_text_config(), "max_position_embeddings", capacity)
+        if capacity > most:
+            raise Unserved(f"this model knows positions up to {most}, a capacity of {capacity} goes beyond")
+        config = model.config.get_text_config()
+        num_pages = (num_slots + NUM_PREFIXES) * -(-capacity // PAGE_SIZE)
+        if cache_bytes is not None:
+            itemsize = model.get_output_embeddings().weight.dtype.itemsize
+            page = sum(2 * J * D * PAGE_SIZE * itemsize for J, D in (kv_shape(a, config) for a in attention_layers(model)))
+            num_pages = min(num_pages, cache_bytes // page)
+            if num_pages < 1:
+                raise ValueError(f"cache_bytes={cache_bytes} holds not one page of {page} bytes")
+        super().__init__(
+            TransformersDecoder(model, num_rows=num_slots + NUM_PREFIXES, num_pages=num_pages),
+            stop_ids=stop_ids,
+            reasoning_tokens=reasoning_tokens,
+            num_slots=num_slots,
+            capacity=capacity,
+            synchronous=synchronous,
+            prefill_tokens=max(prefill_tokens, PAGE_SIZE),
+            wait_s=wait_s,
+        )
+
+
+def attention_layers(model: Any) -> list[Any]:
+    """The modules that call an attention function, in their order."""
+    found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and hasattr(m, "k_proj")]
+    return sorted(found, key=lambda module: module.layer_idx)
+
+
+def kv_shape(attention: nn.Module, config: Any) -> tuple[int, int]:
+    """Key-value heads and head size of one attention module."""
+    D = getattr(attention, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return attention.k_proj.out_features // D, D  # type: ignore[union-attr, operator, return-value]
+
+
+def check_served(model: Any) -> None:
+    """Unserved where pages of keys and values do not hold the whole state, or attention is not plain."""
+    config = model.config.get_text_config()
+    kind = config.model_type
+    if kind == "nemotron_h":
+        raise Unserved("nemotron_h has recurrent layers: NativeEngine serves it")
+    if len(attention_layers(model)) != config.num_hidden_layers:
+        raise Unserved(f"{kind}: not every layer is attention with a k_proj; only such models can be served from pages")
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if kinds or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+        raise Unserved(f"{kind} has {' and '.join(sorted(kinds)) or 'sliding-window attention'}: pages are not freed behind "
+                       "a window yet, so only full attention is served")  # fmt: skip
+    if getattr(config, "attn_logit_softcapping", None):
+        raise Unserved(f"{kind} caps its attention scores, which paged attention does not")
+
+
+def register_attention() -> None:
+    """Make our attention known to transformers by name. Outside of an engine's own calls it is transformers' SDPA, so that the
+    model can be trained while it is served."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None, **rest: Any) -> Any:
+        decoder, pages = getattr(module, "swannery", (None, None))
+        if decoder is None or decoder.layout is None:
+            return plain(module, q, k, v, mask, scaling=scaling, **rest)
+        if odd := [name for name in ("softcap", "s_aux", "sliding_window") if rest.get(name) is not None]:
+            raise Unserved(f"this model's attention has {odd[0]}, which paged attention does not")
+        return decoder.attend(pages, q, k, v, scaling), None
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
