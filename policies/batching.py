@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -39,6 +40,10 @@ from .records import Records
 from .residence import Residence
 from .sampling import sample
 
+GATHER_STEPS = 4
+PATIENCE_S = 1.0
+"""A session that is idle for less is not put out while others work."""
+
 
 class BatchingEngine:
     """Serves one Decoder. Use as `async with engine:`."""
@@ -59,18 +64,21 @@ class BatchingEngine:
         self.policy_version, self.epoch = 0, 0
         self.synchronous, self.prefill_tokens, self.wait_s = synchronous, prefill_tokens, wait_s
         self.stop_ids = np.array(stop_ids, np.int64)
+        self._stops = np.zeros(decoder.vocab_size, bool)
+        self._stops[self.stop_ids] = True
         self.reasoning_tokens = reasoning_tokens
         self.records = Records(num_slots, capacity, decoder.route_shape, decoder.num_experts)
         self.residence: Residence[Housed] = Residence(decoder, self.records, num_slots, capacity)
         self.sessions: set[Conversation] = set()
-        self.queue: list[Conversation] = []
+        self.returning: deque[Conversation] = deque()
+        self.newcomers: deque[Conversation] = deque()
         self.prefilling: list[Conversation] = []
         self._metrics = EngineMetrics()
         self._changed, self._rested = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._paused: PauseMode | None = None
-        self._numbers = self._tickets = self._deadlines = 0
+        self._numbers = self._tickets = self._deadlines = self._steps_since_prefill = 0
 
     async def __aenter__(self) -> Self:
         self._changed, self._rested = asyncio.Event(), asyncio.Event()
@@ -134,7 +142,7 @@ class BatchingEngine:
         held = {page for s in self.sessions for page in s.resident.pages}
         housed = sum(s.resident.housed for s in self.sessions)
         now = self._metrics
-        now.running, now.queued = self.residence.num_decoding, len(self.queue) + len(self.prefilling)
+        now.running, now.queued = self.residence.num_decoding, self._num_queued + len(self.prefilling)
         now.cache_bytes = len(held) * self.decoder.page_bytes + housed * self.decoder.row_bytes
         return now
 
@@ -146,7 +154,7 @@ class BatchingEngine:
         self._metrics.requests += 1
         self._metrics.budgets_asked += request.budget is not None
         self._deadlines += request.deadline_s is not None
-        self.queue.append(session)
+        (self.returning if session.resident.housed else self.newcomers).append(session)
         self._changed.set()
 
     def withdraw(self, session: Conversation) -> None:
@@ -169,7 +177,7 @@ class BatchingEngine:
     def _leave(self, session: Conversation) -> None:
         """Out of the stage it is in, to idle."""
         if session.stage is Stage.QUEUED:
-            self.queue.remove(session)
+            (self.returning if session in self.returning else self.newcomers).remove(session)
         elif session.stage is Stage.PREFILL:
             self.prefilling.remove(session)
         elif session.stage is Stage.DECODE:
@@ -220,8 +228,8 @@ class BatchingEngine:
         if self._paused is not None:
             return self._paused is PauseMode.DRAIN and working
         if self.synchronous:  # every open session waits for the engine
-            return bool(self.queue or working) and all(s.stage is not Stage.IDLE for s in self.sessions)
-        return working or bool(self.queue)
+            return bool(self._num_queued or working) and all(s.stage is not Stage.IDLE for s in self.sessions)
+        return working or self._num_queued > 0
 
     async def _until_ready(self) -> None:
         while not self._ready():
@@ -255,19 +263,23 @@ class BatchingEngine:
             self._finish(session, StopReason.DEADLINE)
 
     def _admit(self) -> None:
-        """House queued requests in their order while there is room; nobody overtakes."""
-        if not self.queue or self._paused is not None:
+        """House queued requests in their order while there is room. Those whose state is here go first: newcomers that wait
+        for their rows would otherwise keep them waiting."""
+        if self._paused is not None:
             return
-        self.queue.sort(key=lambda s: (s.order, s.number) if self.synchronous else (s.ticket,))
-        admitted = 0
-        for session in self.queue:
-            if not self._house(session):
-                break
-            admitted += 1
-        for session in self.queue[:admitted]:
-            session.stage = Stage.PREFILL
-        self.prefilling += self.queue[:admitted]
-        del self.queue[:admitted]
+        for queue in (self.returning, self.newcomers):
+            if self.synchronous and queue:
+                ordered = sorted(queue, key=lambda s: (s.order, s.number))
+                queue.clear()
+                queue.extend(ordered)
+            while queue and self._house(queue[0]):
+                session = queue.popleft()
+                session.stage = Stage.PREFILL
+                self.prefilling.append(session)
+
+    @property
+    def _num_queued(self) -> int:
+        return len(self.returning) + len(self.newcomers)
 
     def _house(self, session: Conversation) -> bool:
         request, resident = session.request, session.resident
@@ -289,11 +301,15 @@ class BatchingEngine:
         return True
 
     def _evict_idle(self, newcomer: Conversation) -> bool:
-        """Make room of the session that was idle for longest. As long as half of the slots work, newcomers wait instead."""
-        idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
-        if not idle or 2 * (self.residence.num_decoding + len(self.prefilling)) >= self.num_slots:
+        """Make room of the session that was idle for longest. Computing its state anew costs more than waiting, so newcomers
+        wait while half of the slots work, or while it may come back at once and there is other work."""
+        working = self.residence.num_decoding + len(self.prefilling)
+        if 2 * working >= self.num_slots:
             return False
-        oldest = min(idle, key=lambda s: s.ticket)
+        idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
+        oldest = min(idle, key=lambda s: s.idle_since, default=None)
+        if oldest is None or (working and time.monotonic() - oldest.idle_since < PATIENCE_S):
+            return False
         self.residence.evict(oldest.resident)
         self._metrics.evicted += 1
         return True
@@ -301,7 +317,14 @@ class BatchingEngine:
     # Prefill.
 
     def _prefill(self) -> None:
-        """Compute contexts: all of them in synchronous mode, otherwise one batch, so that the others' steps go on."""
+        """Compute contexts: all of them in synchronous mode, otherwise one batch, so that the others' steps go on. While most
+        slots decode, a few contexts are waited for: a call costs as much for one as for many."""
+        busy = 2 * self.residence.num_decoding > self.num_slots and not self.synchronous
+        self._steps_since_prefill += 1
+        if busy and self._steps_since_prefill < GATHER_STEPS and 16 * len(self.prefilling) < self.num_slots:
+            return
+        if self.prefilling:
+            self._steps_since_prefill = 0
         while self.prefilling:
             batch, room, leading = [], self.prefill_tokens, set()
             for session in self.prefilling:
@@ -406,7 +429,7 @@ class BatchingEngine:
         self._metrics.decoded_rows += B
         self._metrics.sampled_tokens += B - forced
         self._metrics.forced_tokens += forced
-        stopped_B = records.stopped(places_B, tokens_B, self.stop_ids)
+        stopped_B = records.stopped(places_B, tokens_B, self._stops)
         ended_B = stopped_B | (records.length[places_B] >= records.end[places_B])
         if ended_B.any():
             ended = [(self._at(row), bool(stopped_B[row])) for row in np.flatnonzero(ended_B).tolist()]

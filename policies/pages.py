@@ -94,12 +94,13 @@ class PrefixCache:
         """The prefix that spares most of a context, and how many tokens. A recurrent state spares all of its own or none."""
         best, spared = None, 0
         for prefix in self.kept.values():
-            if prefix.epoch != epoch:
+            n = len(prefix.ids)
+            if prefix.epoch != epoch or (self.recurrent and (n > len(ids) or prefix.ids[-1] != ids[n - 1])):
                 continue
             common = common_length(prefix.ids, ids)
             for span in {*prefix.media} ^ {*media}:  # positions are alike only where their media are
                 common = min(common, span.offset)
-            usable = common if not self.recurrent else (len(prefix.ids) if common == len(prefix.ids) else 0)
+            usable = common if common == n or not self.recurrent else 0
             if usable > spared:
                 best, spared = prefix, usable
         if best is not None:

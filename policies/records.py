@@ -37,12 +37,16 @@ class Records:
         self.top_p = np.ones(num_places, np.float32)
         self.min_end = np.zeros(num_places, np.int64)
         """Stop tokens are held back before this length."""
+        self.held: set[int] = set()
+        """Places with a min_end."""
         self.seed = np.zeros(num_places, np.uint64)
         self.budget = BudgetRows(num_places)
         self.supports: dict[int, list[np.ndarray]] = {}
         """Of the places that record one: the support of each token so far."""
         self.stop_ids: dict[int, np.ndarray] = {}
         """Of the places whose request brings its own."""
+        self.unstopped = np.zeros(num_places, bool)
+        """Places that nothing but their length stops."""
 
     def begin(self, place: int, request: GenerationRequest, ids: np.ndarray) -> None:
         length, capacity = len(ids), self.ids.shape[1]
@@ -52,13 +56,15 @@ class Records:
         self.temperature[place] = request.temperature
         self.top_k[place], self.top_p[place] = request.top_k, request.top_p
         self.min_end[place] = length + request.min_new_tokens if request.min_new_tokens else 0
+        (self.held.add if request.min_new_tokens else self.held.discard)(place)
         self.seed[place] = np.uint64(request.seed % 2**64)
         self.budget.begin(place, request.reasoning, request.budget)
         self.supports.pop(place, None)
         self.stop_ids.pop(place, None)
         if not request.full_support:
             self.supports[place] = []
-        if request.stop_ids is not None:
+        self.unstopped[place] = request.stop_ids == ()
+        if request.stop_ids:
             self.stop_ids[place] = np.array(request.stop_ids, np.int64)
 
     def uniforms(self, places_B: np.ndarray) -> np.ndarray:
@@ -67,6 +73,8 @@ class Records:
     def warp(self, places_B: np.ndarray, stop_ids: np.ndarray, logits_BV: Tensor) -> Warp | None:
         """What narrows the distributions of these conversations' next tokens; None where nothing does."""
         device = logits_BV.device
+        if not self.supports and not self.held:
+            return None
         held_B = self.length[places_B] < self.min_end[places_B]
         banned = None
         if held_B.any():
@@ -109,14 +117,18 @@ class Records:
                     found = np.zeros(0, np.int64) if support_BS is None else support_BS[row]
                     self.supports[place].append(tokens_B[row : row + 1] if forced_B[row] else found[found >= 0])
 
-    def stopped(self, places_B: np.ndarray, tokens_B: np.ndarray, stop_ids: np.ndarray) -> np.ndarray:
-        """Whether each conversation's newest token ends it."""
-        stopped_B = np.isin(tokens_B, stop_ids)
+    def stopped(self, places_B: np.ndarray, tokens_B: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Whether each conversation's newest token ends it; `stops` tells for each token of the vocabulary."""
+        stopped_B = stops[tokens_B] & ~self.unstopped[places_B]
         if self.stop_ids:
             for row, place in enumerate(places_B.tolist()):
                 if place in self.stop_ids:
                     stopped_B[row] = tokens_B[row] in self.stop_ids[place]
         return stopped_B
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
 
     def result(self, place: int, request: GenerationRequest, reason: StopReason) -> GenerationResult:
         start, end = int(self.start[place]), int(self.length[place])

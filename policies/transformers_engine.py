@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
 from .batching import BatchingEngine
 from .budget import ReasoningTokens
-from .cache import PAGE_SIZE, Pages
+from .cache import PAGE_SIZE, Pages, untouched_zeros
 from .decoder import Piece
 from .weights import copy_weights
 
 ATTENTION = "swannery_paged"
-NUM_PREFIXES = 32
+NUM_PREFIXES = 64
 
 
 class Unserved(ValueError):
@@ -51,9 +51,9 @@ class TransformersDecoder:
         self.page_bytes = 0
         for layer in self.layers:
             J, D = kv_shape(layer, config)
-            keys = torch.zeros(num_pages, J, D, PAGE_SIZE, dtype=dtype, device=self.device)
-            layer.swannery = (self, Pages(keys, torch.zeros(num_pages, J, PAGE_SIZE, D, dtype=dtype, device=self.device)))
-            self.page_bytes += 2 * keys[0].nbytes
+            shapes = (num_pages, J, D, PAGE_SIZE), (num_pages, J, PAGE_SIZE, D)
+            layer.swannery = (self, Pages(*(untouched_zeros(shape, dtype, self.device) for shape in shapes)))
+            self.page_bytes += 2 * J * D * PAGE_SIZE * dtype.itemsize
 
     def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
         new_S = np.array([len(piece.ids) for piece in pieces])
@@ -137,10 +137,12 @@ class TransformersEngine(BatchingEngine):
         if capacity > most:
             raise Unserved(f"this model knows positions up to {most}, a capacity of {capacity} goes beyond")
         config = model.config.get_text_config()
-        num_pages = (num_slots + NUM_PREFIXES) * -(-capacity // PAGE_SIZE)
+        num_pages = num_slots * -(-capacity // PAGE_SIZE)
         if cache_bytes is not None:
             itemsize = model.get_output_embeddings().weight.dtype.itemsize
-            page = sum(2 * J * D * PAGE_SIZE * itemsize for J, D in (kv_shape(a, config) for a in attention_layers(model)))
+            page = sum(
+                2 * J * D * PAGE_SIZE * itemsize for J, D in (kv_shape(a, config) for a in attention_layers(model))
+            )
             num_pages = min(num_pages, cache_bytes // page)
             if num_pages < 1:
                 raise ValueError(f"cache_bytes={cache_bytes} holds not one page of {page} bytes")
@@ -192,7 +194,9 @@ def register_attention() -> None:
 
     plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
-    def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None, **rest: Any) -> Any:
+    def attend(
+        module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None, **rest: Any
+    ) -> Any:
         decoder, pages = getattr(module, "swannery", (None, None))
         if decoder is None or decoder.layout is None:
             return plain(module, q, k, v, mask, scaling=scaling, **rest)
