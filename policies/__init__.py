@@ -2,34 +2,58 @@
 
 from .budget import ReasoningTokens
 from .config import PRESETS, HybridConfig, preset
-from .engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
+from .engine import (
+    Engine,
+    EngineMetrics,
+    EngineStopped,
+    GenerationRequest,
+    GenerationResult,
+    MediaSpan,
+    PauseMode,
+    ReasoningBudget,
+    RequestError,
+    StopReason,
+)
 from .folder import Policy, PolicyError, load_policy, policy_files
 from .hybrid import HybridModel, weights_hash
 from .native import NativeEngine
-from .rendering import ChatRenderer
+from .rendering import ChatRenderer, Renderer, TemplateRenderer
 from .responder import EngineResponder
-from .serving import make_engine
+from .serving import make_engine, make_renderer, native_engine, reasoning_tokens
 from .tokenizer import Tokenizer
+from .transformers_policy import TransformersPolicy, open_policy
 
 __all__ = [
     "PRESETS",
     "ChatRenderer",
     "Engine",
+    "EngineMetrics",
     "EngineResponder",
+    "EngineStopped",
     "GenerationRequest",
     "GenerationResult",
     "HybridConfig",
     "HybridModel",
+    "MediaSpan",
     "NativeEngine",
+    "PauseMode",
     "Policy",
     "PolicyError",
     "ReasoningBudget",
     "ReasoningTokens",
+    "Renderer",
+    "RequestError",
     "StopReason",
+    "TemplateRenderer",
     "Tokenizer",
+    "TransformersPolicy",
     "load_policy",
     "make_engine",
+    "make_renderer",
+    "native_engine",
+    "open_policy",
     "policy_files",
     "preset",
+    "reasoning_tokens",
     "weights_hash",
 ]

@@ -130,9 +130,11 @@ class HybridModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.lm_head.weight)
 
-    def logprobs(self, hidden_Nd: Tensor, targets_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor]:
+    def logprobs(
+        self, hidden_Nd: Tensor, targets_N: Tensor, temperature_N: Tensor, support_NS: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log-probability of each target and the entropy of its distribution, without keeping the logits."""
-        return linear_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N)
+        return linear_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N, support_NS)
 
     def routers(self) -> list[MoE]:
         return [cast(MoE, layer.mixer) for layer in self.layers if isinstance(layer.mixer, MoE)]

@@ -135,10 +135,15 @@ class NativeEngine(BatchingEngine):
 
     @property
     def memory_bytes(self) -> int:
-        """What weights, cache and records take when every slot is full; a prefill's activations come on top (they grow with
-        `prefill_tokens`)."""
+        """What weights, cache, records and a decode step's attention take when every slot is full. A prefill's activations
+        come on top (they grow with `prefill_tokens`)."""
+        config, decoder = self.model.config, self.decoder
         weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
-        return weights + self.decoder.cache.num_bytes + self.records.num_bytes
+        itemsize = self.model.lm_head.weight.dtype.itemsize
+        # Of each page: scores and weights of its queries, and their means on the way to the rows.
+        page = config.num_attention_heads * (3 * decoder.page_size + 4 * config.head_dim) * itemsize
+        attention = decoder.num_pages * page if "*" in config.pattern else 0
+        return weights + decoder.cache.num_bytes + self.records.num_bytes + attention
 
 
 def _num_pages(model: HybridModel, num_slots: int, num_rows: int, capacity: int, bound: int | None) -> int:

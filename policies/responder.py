@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..messages import Limits, Message, ToolSchema
 from .engine import Engine, GenerationRequest, ReasoningBudget
-from .rendering import ChatRenderer
+from .rendering import Renderer
 from .sampling import stream_seed
 
 
@@ -20,7 +20,7 @@ class EngineResponder:
     def __init__(
         self,
         engine: Engine,
-        renderer: ChatRenderer,
+        renderer: Renderer,
         *,
         max_new_tokens: int = 256,
         temperature: float = 1.0,

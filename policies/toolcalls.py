@@ -187,6 +187,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def legible(text: str) -> str:
+    """Text with lone surrogates replaced by U+FFFD."""
+    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _past_blanks(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..messages import ToolCall, Turn
 from .toolcalls import CallStyle
+
+Effort = Literal["full", "low", "efficient"]
+"""How much to reason, where a format can ask for less."""
 
 
 class Kind(enum.Enum):

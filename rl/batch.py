@@ -5,7 +5,7 @@ token (it predicts the rollout's first). Only tokens that are trained carry stre
 optimizer step, so micro-batches simply add up.
 """
 
-# Shapes: N packed tokens, T trained tokens, E mixture-of-experts layers, K experts of a token.
+# Shapes: N packed tokens, T trained tokens, S ids of the widest support, E mixture-of-experts layers, K experts of a token.
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class TrainBatch:
     versions_T: np.ndarray
     num_trained_tokens: float
     """The weight of all trained tokens of the optimizer step, not of this batch alone."""
+    support_TS: np.ndarray | None = None
+    """The ids that could be sampled at each trained token, -1 behind them (a row of -1: all). None: all everywhere."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class _Packer:
         self.lengths: list[int] = []
         self.parents: list[int] = []
         self.streams: list[tuple[np.ndarray, ...]] = []
+        self.supports: list[np.ndarray | None] = []
         self.num_tokens = 0
 
     def add_group(self, samples: Sequence[Sample]) -> None:
@@ -110,7 +113,8 @@ class _Packer:
         ids, start = trajectory.token_ids, self.num_tokens
         self._segment(ids[shared:-1], trajectory.routes[shared:], parent)
         trained = np.flatnonzero(trajectory.trained)  # at least 1: the first token is always given
-        count = len(trained)
+        count, support = len(trained), trajectory.support
+        self.supports.append(None if support is None else support[trained])
         self.streams.append(
             (
                 start + trained - 1 - shared,
@@ -140,5 +144,16 @@ class _Packer:
             lengths=tuple(self.lengths),
             parents=tuple(self.parents),
             num_trained_tokens=num_trained_tokens,
+            support_TS=self._support([len(stream[0]) for stream in self.streams]),
             **dict(zip(names, streams, strict=True)),
         )
+
+    def _support(self, counts: list[int]) -> np.ndarray | None:
+        widest = max((s.shape[1] for s in self.supports if s is not None), default=0)
+        if not widest:
+            return None
+        rows = [np.full((count, widest), -1, np.int64) for count in counts]
+        for row, support in zip(rows, self.supports, strict=True):
+            if support is not None:
+                row[:, : support.shape[1]] = support
+        return np.concatenate(rows)

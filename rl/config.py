@@ -39,8 +39,9 @@ class EnvironmentConfig(_Section):
     """Its share of each step's prompts, against the other weights."""
     options: dict[str, Any] = {}
     """Keywords of the environment's constructor."""
-    reasoning_budgets: tuple[int | Literal["unlimited"], ...] = ()
-    """Budgets in tokens that training samples from; 0 is reasoning off. Empty: the environment's own."""
+    reasoning_budgets: tuple[int | Literal["unlimited", "low"], ...] = ()
+    """Budgets in tokens that training samples from; 0 is reasoning off, "low" asks for low effort without a limit. Empty: the
+    environment's own."""
 
     @model_validator(mode="after")
     def _known(self) -> EnvironmentConfig:
@@ -49,7 +50,9 @@ class EnvironmentConfig(_Section):
         if self.id not in registered():
             raise ValueError(f"no environment named {self.id!r}. {nearest(self.id, registered())}")
         if any(isinstance(budget, int) and budget < 0 for budget in self.reasoning_budgets):
-            raise ValueError(f'reasoning_budgets are token counts >= 0 or "unlimited", got {self.reasoning_budgets}')
+            raise ValueError(
+                f'reasoning_budgets are token counts >= 0, "unlimited" or "low", got {self.reasoning_budgets}'
+            )
         return self
 
 
@@ -99,6 +102,10 @@ class GRPOConfig(_Section):
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0)
     temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=0, ge=0)
+    """Sample among this many most likely tokens; 0: among all. Each token's support is recorded and replayed in the loss."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample among the most likely tokens that together reach this probability; recorded and replayed likewise."""
     lookahead: int = 0
     """How many steps rollouts may run ahead of the weights; 0 is synchronous and bit-reproducible."""
 
@@ -131,6 +138,8 @@ class GenerationConfig(_Section):
 
     max_new_tokens: int = Field(default=96, ge=1)
     """Tokens of one completion, reasoning included."""
+    budget_grace: int = Field(default=0, ge=0)
+    """Tokens beyond a reasoning budget in which the end of a line or sentence is waited for."""
     context_size: int = Field(default=512, ge=16)
     """Tokens of one conversation that the engine holds."""
     num_slots: int = Field(default=256, ge=1)
@@ -181,10 +190,11 @@ class RunConfig(_Section):
         closing = 4  # a newline, the closing token, a newline, and at least one token of an answer
         for env in self.environments:
             for budget in env.reasoning_budgets:
-                if isinstance(budget, int) and budget + closing > generation.max_new_tokens:
+                needed = budget + generation.budget_grace + closing if isinstance(budget, int) else 0
+                if needed > generation.max_new_tokens:
                     raise ValueError(
                         f"the reasoning budget {budget} of {env.id} does not fit: with its closing and an answer it needs "
-                        f"generation.max_new_tokens of at least {budget + closing}, got {generation.max_new_tokens}"
+                        f"generation.max_new_tokens of at least {needed}, got {generation.max_new_tokens}"
                     )
         if self.grpo.steps and self.grpo.prompts_per_step < len(ids):
             raise ValueError(

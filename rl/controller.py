@@ -30,7 +30,7 @@ from ..policies import (
     Policy,
     Tokenizer,
     load_policy,
-    make_engine,
+    native_engine,
     policy_files,
     preset,
     weights_hash,
@@ -45,7 +45,7 @@ from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
 from .metrics import environment_row, quantile
 from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
-from .runner import EnvironmentPool, RolloutSpec, rollout
+from .runner import Budget, EnvironmentPool, RolloutSpec, effort_of, limit_of, rollout
 from .scoring import score_group
 from .tasks import task_seed
 from .trajectory import Group
@@ -247,7 +247,14 @@ class Controller:
         try:
             played = [
                 demonstrate(
-                    env, env_id, seed, renderer, by=config.by, budgets=(budget,), cut_share=config.cut_share, take=take
+                    env,
+                    env_id,
+                    seed,
+                    renderer,
+                    by=config.by,
+                    budgets=(limit_of(budget),),
+                    cut_share=config.cut_share,
+                    take=take,
                 )
                 for take in range(config.takes_per_task)
             ]
@@ -301,7 +308,11 @@ class Controller:
                         seed=stream_seed(self.config.seed, env_id, seed, step, number, index),
                         temperature=config.temperature,
                         max_new_tokens=self.config.generation.max_new_tokens,
-                        budget=budget,
+                        budget=limit_of(budget),
+                        grace=self.config.generation.budget_grace,
+                        effort=effort_of(budget),
+                        top_k=config.top_k,
+                        top_p=config.top_p,
                     )
                 )
         played = await asyncio.gather(
@@ -405,6 +416,7 @@ class Controller:
                 temperature=temperature,
                 max_new_tokens=self.config.generation.max_new_tokens,
                 budgets={env_id: evaluation_budget(self.budgets(env_id)) for env_id in self.envs},
+                grace=self.config.generation.budget_grace,
                 on_episode=on_episode,
             )
         return scores
@@ -412,14 +424,14 @@ class Controller:
     # Small things.
 
     def _engine(self, num_slots: int) -> NativeEngine:
-        engine = make_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
+        engine = native_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
         engine.policy_version = self.state.policy_version
         return engine
 
-    def budgets(self, env_id: str) -> tuple[int | None, ...]:
+    def budgets(self, env_id: str) -> tuple[Budget, ...]:
         """The reasoning budgets that an environment's training samples from."""
         config = next(env for env in self.config.environments if env.id == env_id)
-        declared = tuple(None if b == "unlimited" else b for b in config.reasoning_budgets)
+        declared: tuple[Budget, ...] = tuple(None if b == "unlimited" else b for b in config.reasoning_budgets)
         return declared or self.envs[env_id].limits.reasoning_budgets
 
     def _next_task(self, env_id: str) -> int:
@@ -447,9 +459,10 @@ class Controller:
         return weights_hash(self.policy.model.state_dict())
 
 
-def evaluation_budget(budgets: tuple[int | None, ...]) -> int | None:
+def evaluation_budget(budgets: tuple[Budget, ...]) -> Budget:
     """Evaluation reasons as much as it is ever allowed to."""
-    return None if None in budgets else max(b for b in budgets if b is not None)
+    limits = [budget for budget in budgets if isinstance(budget, int)]
+    return None if None in budgets else max(limits) if limits else "low"
 
 
 def _curriculum(config: RunConfig) -> Curriculum | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..environments import Env
 from ..messages import Turn
-from ..policies.rendering import ChatRenderer
+from ..policies.rendering import ChatRenderer, Renderer
 from ..policies.sampling import stream_seed
 from ..policies.tokenizer import TextRecorder
 from .trajectory import Segment, Trajectory, TurnRecord
@@ -26,7 +26,7 @@ def demonstrate(
     env: Env,
     env_id: str,
     seed: int,
-    renderer: ChatRenderer,
+    renderer: Renderer,
     *,
     by: Demonstrator = "demonstrator",
     budgets: tuple[int | None, ...] | None = None,
@@ -40,7 +40,7 @@ def demonstrate(
     reasoning = budget != 0
     messages, _ = env.reset(seed=seed)
     prompt = renderer.open(messages, env.tool_schemas, reasoning=reasoning)
-    segments, turns, length = [Segment.given(prompt, 0)], [], len(prompt)
+    segments, turns, seen = [Segment.given(prompt, 0)], [], list(prompt)
     while True:
         number = env.num_turns
         turn = env.oracle() if by == "oracle" else env.demonstrate(rng)
@@ -48,11 +48,12 @@ def demonstrate(
         segment = _cut(turn, renderer, rng, number) if cut else _whole(turn, renderer, number, reasoning)
         said, _, terminated, truncated, info = env.step(turn)
         segments.append(segment)
-        start, length = length, length + len(segment.token_ids)
+        start = len(seen)
+        seen += segment.token_ids.tolist()
         turns.append(
             TurnRecord(
                 start=start,
-                end=length,
+                end=len(seen),
                 rewards=info["rewards"],
                 budget=budget,
                 num_reasoning_tokens=0,
@@ -63,11 +64,11 @@ def demonstrate(
         )
         if terminated or truncated:
             break
-        delta = renderer.extend(said, reasoning=reasoning)
+        delta = renderer.extend(seen, env.transcript, len(said), env.tool_schemas, reasoning=reasoning)
         if delta is None:
             raise ValueError("demonstrations need a renderer that keeps past reasoning")
         segments.append(Segment.given(delta, number + 1))
-        length += len(delta)
+        seen += delta
     assert env.outcome is not None
     return Trajectory(
         env_id=env_id,
@@ -77,7 +78,7 @@ def demonstrate(
         segments=tuple(segments),
         turns=tuple(turns),
         outcome=env.outcome,
-        routes=np.zeros((length - 1, 0, 0), np.uint8),
+        routes=np.zeros((len(seen) - 1, 0, 0), np.uint8),
         messages=tuple(env.transcript),
     )
 
@@ -92,12 +93,13 @@ def training_text(envs: Mapping[str, Env], num_episodes: int) -> list[str]:
     return recorder.pieces
 
 
-def _whole(turn: Turn, renderer: ChatRenderer, number: int, reasoning: bool) -> Segment:
+def _whole(turn: Turn, renderer: Renderer, number: int, reasoning: bool) -> Segment:
     return Segment.without_logprobs(renderer.completion(turn, reasoning=reasoning), number, sampled=True)
 
 
-def _cut(turn: Turn, renderer: ChatRenderer, rng: np.random.Generator, number: int) -> Segment:
+def _cut(turn: Turn, renderer: Renderer, rng: np.random.Generator, number: int) -> Segment:
     """The reasoning up to a random token, the forced closing, then the turn's own words."""
+    assert renderer.think_end_id is not None, "cut_share needs a chat format with a token that ends reasoning"
     ids = renderer.completion(turn)
     end = ids.index(renderer.think_end_id)
     keep = int(rng.integers(end)) if end else 0

@@ -18,7 +18,7 @@ from ..environments import Env
 from ..policies.engine import Engine
 from ..policies.rendering import ChatRenderer
 from ..policies.sampling import stream_seed
-from .runner import EnvironmentPool, RolloutSpec, rollout
+from .runner import Budget, EnvironmentPool, RolloutSpec, effort_of, limit_of, rollout
 from .tasks import Split, task_seed
 from .trajectory import Trajectory
 
@@ -40,6 +40,11 @@ class Score:
     calls_when_right: float | None
     truncated: float
     budget_violations: int
+    budget: int | str | None = None
+    """What was asked for: reasoning tokens a turn, "low" for low effort, None for no limit."""
+    mean_reasoning_tokens: float = 0.0
+    budget_hit: float = 0.0
+    """The share of turns whose reasoning was closed by force."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,10 +70,11 @@ async def evaluate(
     num_tasks: int,
     temperature: float,
     max_new_tokens: int,
-    budgets: Mapping[str, int | None],
+    budgets: Mapping[str, Budget],
+    grace: int = 0,
     on_episode: Callable[[], None] = lambda: None,
 ) -> tuple[list[Score], list[Trajectory]]:
-    """Play `num_tasks` held-out tasks of each environment. `budgets` is each one's reasoning budget (0: off)."""
+    """Play `num_tasks` held-out tasks of each environment. `budgets` is each one's reasoning budget."""
 
     async def play(spec: RolloutSpec) -> Trajectory:
         trajectory = (await rollout(pools[spec.env_id], engine, renderer, spec))[-1]
@@ -84,20 +90,24 @@ async def evaluate(
             seed=stream_seed("evaluation", env_id, split, number),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
-            budget=budgets[env_id],
+            budget=limit_of(budgets[env_id]),
+            grace=grace,
+            effort=effort_of(budgets[env_id]),
         )
         for place, (env_id, env) in enumerate(envs.items())
         for number in range(num_tasks)
     ]
     played = await asyncio.gather(*(play(spec) for spec in specs))
-    return [score(env_id, temperature, [t for t in played if t.env_id == env_id]) for env_id in envs], list(played)
+    of = lambda env_id: [t for t in played if t.env_id == env_id]  # noqa: E731
+    return [score(env_id, temperature, of(env_id), budgets[env_id]) for env_id in envs], list(played)
 
 
-def score(env_id: str, temperature: float, played: list[Trajectory]) -> Score:
+def score(env_id: str, temperature: float, played: list[Trajectory], budget: Budget = None) -> Score:
     """The score of an environment's episodes."""
     counted = [t for t in played if t.outcome.kind != "fault"]
     right = [t for t in counted if t.reward >= 0.5]
     low, high = wilson(len(right), len(counted))
+    turns = [turn for t in counted for turn in t.turns]
     mean = lambda values: float(np.mean(values)) if len(values) else 0.0  # noqa: E731
     return Score(
         env_id=env_id,
@@ -113,9 +123,14 @@ def score(env_id: str, temperature: float, played: list[Trajectory]) -> Score:
         calls_when_right=mean([t.num_tool_calls for t in right]) if any(t.num_tool_calls for t in right) else None,
         truncated=mean([t.outcome.kind == "truncated" for t in counted]),
         budget_violations=sum(map(budget_violations, counted)),
+        budget=budget,
+        mean_reasoning_tokens=mean([turn.num_reasoning_tokens for turn in turns]),
+        budget_hit=mean([turn.budget_hit for turn in turns]),
     )
 
 
 def budget_violations(trajectory: Trajectory) -> int:
     """Turns that reasoned beyond their budget: always 0, and counted all the same."""
-    return sum(turn.budget is not None and turn.num_reasoning_tokens > turn.budget for turn in trajectory.turns)
+    return sum(
+        turn.budget is not None and turn.num_reasoning_tokens > turn.budget + turn.grace for turn in trajectory.turns
+    )

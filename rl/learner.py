@@ -119,7 +119,9 @@ class Learner:
         hidden_Nd, routes_NEK = self.model(torch.from_numpy(batch.token_ids_N), packing, routes_NEK=routes)
         hidden_Td = hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T))
         temperature_T = torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype)
-        logprobs_T, entropy_T = self.model.logprobs(hidden_Td, torch.from_numpy(batch.targets_T), temperature_T)
+        support_TS = None if batch.support_TS is None else torch.from_numpy(batch.support_TS)
+        targets_T = torch.from_numpy(batch.targets_T)
+        logprobs_T, entropy_T = self.model.logprobs(hidden_Td, targets_T, temperature_T, support_TS)
         return logprobs_T, entropy_T, routes_NEK
 
     def step(

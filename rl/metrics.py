@@ -27,6 +27,7 @@ def environment_row(groups: list[Group]) -> dict[str, float]:
         "turns": float(np.mean([len(branches[-1].turns) for branches in played])),
         "truncated": float(np.mean([branches[-1].outcome.kind == "truncated" for branches in played])),
         "budget_hit": float(np.mean([turn.budget_hit for turn in turns])),
+        "reasoning_tokens": float(np.mean([turn.num_reasoning_tokens for turn in turns])),
         "malformed": float(np.mean([turn.malformed is not None for turn in turns])),
         "budget_violations": float(sum(budget_violations(branches[-1]) for branches in played)),
         "forced_in_loss": float(
@@ -37,6 +38,8 @@ def environment_row(groups: list[Group]) -> dict[str, float]:
             )
         ),
     }
+    if asked := [turn.budget for turn in turns if turn.budget is not None]:
+        row["budget_asked"] = float(np.mean(asked))
     return row
 
 

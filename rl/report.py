@@ -116,6 +116,24 @@ def score_table(after: Scores, before: Scores | None = None) -> Table:
     return table
 
 
+def budget_table(scores: Scores) -> Table:
+    """Accuracy against the reasoning that was allowed."""
+    table = Table(title="Held-out accuracy against the reasoning budget", title_justify="left", title_style="bold")
+    for column in ("environment", "temperature", "budget", "accuracy", "reasoning tokens", "closed by force", "tokens"):
+        table.add_column(column, justify="left" if column == "environment" else "right")
+    for s in sorted(scores, key=lambda s: (s["env_id"], -s["temperature"])):
+        table.add_row(
+            s["env_id"],
+            f"{s['temperature']:g}",
+            "unlimited" if s["budget"] is None else str(s["budget"]),
+            f"{s['accuracy']:.2f} [{s['low']:.2f}, {s['high']:.2f}]",
+            f"{s['mean_reasoning_tokens']:.1f}",
+            f"{s['budget_hit']:.2f}",
+            f"{s['mean_sampled_tokens']:.0f}",
+        )
+    return table
+
+
 def draw(folder: RunFolder) -> Path | None:
     """curves.png: the reward of each environment and the loss of the warm start."""
     records = folder.records()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,9 +19,20 @@ from ..environments import Env, EnvironmentFault, EpisodeRecord
 from ..environments.record import play_turns
 from ..messages import Message, Outcome, Turn
 from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
-from ..policies.rendering import ChatRenderer
+from ..policies.rendering import Effort, Renderer
 from ..policies.sampling import stream_seed
 from .trajectory import Segment, Trajectory, TurnRecord
+
+Budget = int | Literal["low"] | None
+"""Reasoning of a turn: so many tokens (0: off), "low" for low effort, None for no limit."""
+
+
+def limit_of(budget: Budget) -> int | None:
+    return budget if isinstance(budget, int) else None
+
+
+def effort_of(budget: Budget) -> Effort:
+    return "low" if budget == "low" else "full"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +48,11 @@ class RolloutSpec:
     max_new_tokens: int = 128
     budget: int | None = None
     """Reasoning tokens a turn: None unlimited, 0 reasoning off."""
+    grace: int = 0
+    """Tokens beyond the budget in which the end of a line or sentence is waited for."""
+    effort: Effort = "full"
+    top_k: int = 0
+    top_p: float = 1.0
     max_retries: int = 1
 
 
@@ -83,6 +100,7 @@ class _Branch:
                 logprobs=result.logprobs,
                 policy_versions=result.policy_versions,
                 temperature=temperature,
+                support=result.support,
             )
         )
         self.ids += result.token_ids
@@ -92,7 +110,7 @@ class _Branch:
 
 
 async def rollout(
-    pool: EnvironmentPool, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec
+    pool: EnvironmentPool, engine: Engine, renderer: Renderer, spec: RolloutSpec
 ) -> tuple[Trajectory, ...]:
     """The branches of one rollout. After `max_retries` faulted tries the outcome is that fault."""
     for attempt in range(spec.max_retries + 1):
@@ -110,17 +128,16 @@ async def rollout(
 
 
 async def _episode(
-    env: Env, engine: Engine, renderer: ChatRenderer, spec: RolloutSpec, attempt: int
+    env: Env, engine: Engine, renderer: Renderer, spec: RolloutSpec, attempt: int
 ) -> tuple[Trajectory, ...]:
     messages, _ = await env.areset(seed=spec.task_seed)
     tools = env.tool_schemas
     reasoning = spec.budget != 0
     branches = [_Branch()]
-    branches[0].give(renderer.open(messages, tools, reasoning=reasoning), 0)
+    branches[0].give(renderer.open(messages, tools, reasoning=reasoning, effort=spec.effort), 0)
     if len(branches[0].ids) >= engine.capacity:
         raise EnvironmentFault("prompt_too_long", f"{len(branches[0].ids)} tokens, the engine holds {engine.capacity}")
     session = engine.session((spec.group, spec.rollout))
-    reasoned = False
     try:
         while True:
             branch, number = branches[-1], env.num_turns
@@ -135,9 +152,9 @@ async def _episode(
             branch.turns.append(_turn_record(turn, result, spec, start, len(branch.ids), info["rewards"]))
             if terminated or truncated:
                 return _finish(env, branches, spec)
-            reasoned = reasoned or turn.reasoning is not None
-            delta = renderer.extend(said, reasoning=reasoning, reasoned=reasoned)
-            ids = renderer.open(env.transcript, tools, reasoning=reasoning) if delta is None else [*branch.ids, *delta]
+            mode: Any = {"reasoning": reasoning, "effort": spec.effort}
+            delta = renderer.extend(branch.ids, env.transcript, len(said), tools, **mode)
+            ids = renderer.open(env.transcript, tools, **mode) if delta is None else [*branch.ids, *delta]
             if len(ids) >= engine.capacity:  # no room for another turn: the conversation is cut here
                 _, _, _, _, info = await env.astep(Turn(cut=True))
                 last = branch.turns[-1]
@@ -162,9 +179,11 @@ def _request(ids: list[int], spec: RolloutSpec, seed: int) -> GenerationRequest:
         token_ids=tuple(ids),
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
+        top_k=spec.top_k,
+        top_p=spec.top_p,
         seed=seed,
         reasoning=spec.budget != 0,
-        budget=ReasoningBudget(limit=spec.budget) if spec.budget else None,
+        budget=ReasoningBudget(limit=spec.budget, grace=spec.grace) if spec.budget else None,
     )
 
 
@@ -176,6 +195,7 @@ def _turn_record(
         end=end,
         rewards=rewards,
         budget=spec.budget,
+        grace=spec.grace,
         num_reasoning_tokens=result.num_reasoning_tokens,
         budget_hit=result.budget_hit,
         num_tool_calls=len(turn.tool_calls),

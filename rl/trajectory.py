@@ -5,7 +5,7 @@ what was said, the rollout has several trajectories (branches): each names its p
 and weighs 1 / branches.
 """
 
-# Shapes: L tokens of a segment or trajectory, E mixture-of-experts layers, K experts of a token.
+# Shapes: L tokens of a segment or trajectory, S ids of the widest support, E mixture-of-experts layers, K experts of a token.
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Segment:
     logprobs: np.ndarray
     policy_versions: np.ndarray
     temperature: float = 1.0
+    support: np.ndarray | None = None
+    """[L, S]: the ids that could be sampled at each token, -1 behind them; None: all."""
 
     @staticmethod
     def without_logprobs(token_ids: list[int], turn: int, *, sampled: bool) -> Segment:
@@ -62,6 +64,8 @@ class TurnRecord:
     budget_hit: bool
     num_tool_calls: int = 0
     malformed: str | None = None
+    grace: int = 0
+    """What the budget may be exceeded by, to end with a line or sentence."""
     action: Turn = Turn()
     """The turn as the environment got it: with the task's seed, what `replay` needs."""
 
@@ -115,6 +119,18 @@ class Trajectory:
     @property
     def temperatures(self) -> np.ndarray:
         return np.concatenate([np.full(len(s.token_ids), s.temperature, np.float32) for s in self.segments])
+
+    @property
+    def support(self) -> np.ndarray | None:
+        """[L, S] over all segments, rows of -1 where everything could be sampled; None where that is so everywhere."""
+        widest = max((s.support.shape[1] for s in self.segments if s.support is not None), default=0)
+        if not widest:
+            return None
+        rows = [np.full((len(s.token_ids), widest), -1, np.int64) for s in self.segments]
+        for row, segment in zip(rows, self.segments, strict=True):
+            if segment.support is not None:
+                row[:, : segment.support.shape[1]] = segment.support
+        return np.concatenate(rows)
 
     @property
     def num_sampled(self) -> int:

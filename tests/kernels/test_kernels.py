@@ -145,14 +145,26 @@ def test_linear_logprobs_equal_the_full_logits_and_their_gradients(chunk_size: i
     torch.manual_seed(0)
     x, weight = torch.randn(5, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
     targets, temperature = torch.tensor([0, 6, 3, 3, 1]), torch.tensor([0.5, 1.0, 2.0, 1.0, 0.7]).double()
-    for got, expected in zip(
-        linear_logprobs(x, weight, targets, temperature, chunk_size=chunk_size),
-        linear_logprobs_ref(x, weight, targets, temperature),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, expected)
-    inputs = [x.requires_grad_(), weight.requires_grad_()]
-    assert gradcheck(lambda x, w: linear_logprobs(x, w, targets, temperature, chunk_size=chunk_size)[0], inputs)
+    support = torch.tensor([[0, 5, -1], [6, 1, 2], [3, -1, -1], [-1, -1, -1], [2, 1, 0]])
+    for kept in (None, support):
+        for got, expected in zip(
+            linear_logprobs(x, weight, targets, temperature, kept, chunk_size=chunk_size),
+            linear_logprobs_ref(x, weight, targets, temperature, kept),
+            strict=True,
+        ):
+            torch.testing.assert_close(got, expected)
+        inputs = [x.requires_grad_(), weight.requires_grad_()]
+        assert gradcheck(
+            lambda x, w, s=kept: linear_logprobs(x, w, targets, temperature, s, chunk_size=chunk_size)[0], inputs
+        )
+
+
+def test_a_support_of_one_id_is_certain_and_without_one_all_are_possible() -> None:
+    x, weight = torch.randn(2, 4), torch.randn(7, 4)
+    support, ones = torch.tensor([[3, -1], [-1, -1]]), torch.ones(2)
+    logprobs, entropy = linear_logprobs(x, weight, torch.tensor([3, 3]), ones, support)
+    whole, _ = linear_logprobs(x, weight, torch.tensor([3, 3]), ones)
+    assert logprobs[0] == 0 and entropy[0] == 0 and logprobs[1] == whole[1] < 0
 
 
 def test_norms_equal_the_reference_and_their_gradients() -> None:

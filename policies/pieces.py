@@ -1,0 +1,158 @@
+"""Text in pieces: control tokens, and plain text between them that can never become one.
+
+A Hugging Face tokenizer finds its control tokens wherever they are spelt, in data too. Here the text of a template is split
+where the template itself wrote a control token, and what lies between is encoded by a copy of the tokenizer that knows none:
+
+    data --guard--> template --split--> [id | plain text ...] --encode--> ids
+
+`guard` breaks what is spelt like a control token, or could become part of one at the edge of the data, by a mark: a character
+that occurs nowhere else. `split` takes the marks out again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import tokenizers
+
+from .toolcalls import legible
+
+Piece = int | str
+"""The id of a control token, or plain text."""
+
+_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+
+class Pieces:
+    """Splits, encodes and spells for one tokenizer. `control` maps each control token to its id."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        added = {int(i): token for i, token in backend.get_added_tokens_decoder().items() if token.content}
+        self.control = {token.content: i for i, token in added.items()}
+        self.spelling = {i: token.content for token, i in self.control.items()}
+        plain = json.loads(backend.to_str()) | {"added_tokens": [], "post_processor": None}
+        self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain | {"truncation": None, "padding": None}))
+        self._added = {token.content: token for token in added.values()}
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self._spelt = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._starts = {t[:n] for t in self.control for n in range(1, len(t))}
+        self._ends = {t[n:] for t in self.control for n in range(1, len(t))}
+        self._longest = max(map(len, self.control), default=0)
+        self._encoded = functools.lru_cache(maxsize=16_384)(self._encode)
+
+    # Data on its way through a template.
+
+    def mark_for(self, texts: Iterable[str]) -> str:
+        """A character that no text holds."""
+        used = set().union(*texts)
+        marks = (*_NONCHARACTERS, *map(chr, range(0xF0000, 0xFFFFE)))
+        return next(mark for mark in marks if mark not in used)
+
+    def guard(self, text: str, mark: str) -> str:
+        """Data in which no control token is spelt, nor begins, ends or goes on at its edges. Blanks at the edges stay there."""
+        inner = text.strip()
+        if not inner:
+            return text
+        at = text.index(inner)
+        before, after = text[:at], text[at + len(inner) :]
+        heads = (inner[:n] for n in range(1, min(len(inner), self._longest) + 1))
+        tails = (inner[-n:] for n in range(1, min(len(inner), self._longest) + 1))
+        open_before = any(head in self._ends for head in heads) or any(inner in token for token in self.control)
+        open_after = any(tail in self._starts for tail in tails)
+        inner = self._spelt.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", inner)
+        return f"{before}{mark if open_before else ''}{inner}{mark if open_after else ''}{after}"
+
+    def spells_control(self, text: str) -> str | None:
+        """The first control token that data spells."""
+        found = self._spelt.search(text)
+        return found[0] if found else None
+
+    # Text to pieces and back.
+
+    def split(self, text: str, mark: str = "") -> list[Piece]:
+        """The control tokens that the text spells, and what is between them. Some tokens swallow the blanks beside them."""
+        pieces: list[Piece] = []
+        at = 0
+        for found in self._spelt.finditer(text):
+            start, end = found.span()
+            token = self._added[found[0]]
+            if token.single_word and (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
+                continue
+            before = text[at:start].rstrip() if token.lstrip else text[at:start]
+            pieces += [before, self.control[found[0]]] if before else [self.control[found[0]]]
+            at = end
+            while token.rstrip and at < len(text) and text[at].isspace():
+                at += 1
+        if at < len(text):
+            pieces.append(text[at:])
+        if not mark:
+            return pieces
+        clean = [piece if isinstance(piece, int) else piece.replace(mark, "") for piece in pieces]
+        return [piece for piece in clean if piece != ""]
+
+    def flat(self, pieces: Iterable[Piece]) -> str:
+        """The text of pieces, control tokens spelt out."""
+        return "".join(self.spelling[piece] if isinstance(piece, int) else piece for piece in pieces)
+
+    def encode(self, pieces: Sequence[Piece], start: int = 0, cuts: Iterable[int] = ()) -> list[int]:
+        """The ids of pieces from the character `start` of their flat text on. Plain text is encoded as one up to the next control
+        token or cut, so that it has the ids it has when said in two parts."""
+        ids: list[int] = []
+        ends = sorted(cut for cut in set(cuts) if cut > start)
+        run: list[str] = []
+        at = 0
+        for piece in (*pieces, None):
+            if isinstance(piece, str):
+                while ends and ends[0] <= at + len(piece):
+                    end = ends.pop(0) - at
+                    run.append(piece[max(start - at, 0) : end])
+                    ids += self._encoded("".join(run))
+                    run, piece, at = [], piece[end:], at + end
+                run.append(piece[max(start - at, 0) :])
+                at += len(piece)
+                continue
+            if run:
+                ids += self._encoded("".join(run))
+                run = []
+            if piece is not None:
+                if at >= start:
+                    ids.append(piece)
+                at += len(self.spelling[piece])
+                ends = [end for end in ends if end > at]
+        return ids
+
+    def spell(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens spelt out."""
+        parts: list[str] = []
+        run: list[int] = []
+        for token in ids:
+            if (spelt := self.spelling.get(token)) is None:
+                run.append(token)
+                continue
+            if run:
+                parts.append(self.decode(run))
+                run = []
+            parts.append(spelt)
+        return "".join(parts) + (self.decode(run) if run else "")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        text = legible(text)
+        ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        if self.spelling.keys().isdisjoint(ids):
+            return ids
+        # The vocabulary itself holds a control token as a word: it is cut in two so that it is none.
+        cuts = [0, *(found.start() + 1 for found in self._spelt.finditer(text)), len(text)]
+        parts = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        ids = tuple(token for part in parts for token in self._plain.encode(part, add_special_tokens=False).ids)
+        if not self.spelling.keys().isdisjoint(ids):
+            raise ValueError(
+                f"this tokenizer makes a control token of plain text, of {text[:40]!r}: it cannot render it"
+            )
+        return ids
