@@ -41,8 +41,8 @@ from .residence import Residence
 from .sampling import sample
 
 GATHER_STEPS = 4
-PATIENCE_S = 1.0
-"""A session that is idle for less is not put out while others work."""
+PATIENCE_S, IDLE_PATIENCE_S = 1.0, 0.05
+"""A session that is idle for less is not put out: while others work, and while nobody does."""
 
 
 class BatchingEngine:
@@ -214,6 +214,10 @@ class BatchingEngine:
                 self._prefill()
                 if self.residence.num_decoding:
                     self._step()
+                elif self._num_queued and not self.prefilling:  # no room: somebody comes back, or makes it
+                    self._changed.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), IDLE_PATIENCE_S)
                 if not self.synchronous:
                     await asyncio.sleep(0)
         except Exception as error:
@@ -302,13 +306,14 @@ class BatchingEngine:
 
     def _evict_idle(self, newcomer: Conversation) -> bool:
         """Make room of the session that was idle for longest. Computing its state anew costs more than waiting, so newcomers
-        wait while half of the slots work, or while it may come back at once and there is other work."""
+        wait while half of the slots work, or while it may come back at once."""
         working = self.residence.num_decoding + len(self.prefilling)
         if 2 * working >= self.num_slots:
             return False
         idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
         oldest = min(idle, key=lambda s: s.idle_since, default=None)
-        if oldest is None or (working and time.monotonic() - oldest.idle_since < PATIENCE_S):
+        patience_s = PATIENCE_S if working else IDLE_PATIENCE_S
+        if oldest is None or time.monotonic() - oldest.idle_since < patience_s:
             return False
         self.residence.evict(oldest.resident)
         self._metrics.evicted += 1

@@ -15,6 +15,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tokenizers
 
@@ -23,7 +24,8 @@ from .toolcalls import legible
 Piece = int | str
 """The id of a control token, or plain text."""
 
-_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+_MARKS = [chr(code) for code in (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900))]
+"""Characters that mean nothing, noncharacters first: text that uses all of these is not met."""
 
 
 class Pieces:
@@ -31,9 +33,9 @@ class Pieces:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
-        added = {int(i): token for i, token in backend.get_added_tokens_decoder().items() if token.content}
+        added: dict[int, Any] = {i: token for i, token in backend.get_added_tokens_decoder().items() if token.content}
         self.control = {token.content: i for i, token in added.items()}
-        self.spelling = {i: token.content for token, i in self.control.items()}
+        self.spelling = {i: token for token, i in self.control.items()}
         plain = json.loads(backend.to_str()) | {"added_tokens": [], "post_processor": None}
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain | {"truncation": None, "padding": None}))
         self._added = {token.content: token for token in added.values()}
@@ -42,15 +44,14 @@ class Pieces:
         self._starts = {t[:n] for t in self.control for n in range(1, len(t))}
         self._ends = {t[n:] for t in self.control for n in range(1, len(t))}
         self._longest = max(map(len, self.control), default=0)
-        self._encoded = functools.lru_cache(maxsize=16_384)(self._encode)
+        self._encoded = functools.lru_cache(maxsize=4096)(self._encode)
 
     # Data on its way through a template.
 
     def mark_for(self, texts: Iterable[str]) -> str:
         """A character that no text holds."""
-        used = set().union(*texts)
-        marks = (*_NONCHARACTERS, *map(chr, range(0xF0000, 0xFFFFE)))
-        return next(mark for mark in marks if mark not in used)
+        used = "".join(texts)
+        return next(mark for mark in _MARKS if mark not in used and _escaped(mark) not in used)
 
     def guard(self, text: str, mark: str) -> str:
         """Data in which no control token is spelt, nor begins, ends or goes on at its edges. Blanks at the edges stay there."""
@@ -91,39 +92,46 @@ class Pieces:
             pieces.append(text[at:])
         if not mark:
             return pieces
-        clean = [piece if isinstance(piece, int) else piece.replace(mark, "") for piece in pieces]
+        bare = lambda text: text.replace(mark, "").replace(_escaped(mark), "")  # noqa: E731
+        clean = [piece if isinstance(piece, int) else bare(piece) for piece in pieces]
         return [piece for piece in clean if piece != ""]
 
     def flat(self, pieces: Iterable[Piece]) -> str:
         """The text of pieces, control tokens spelt out."""
         return "".join(self.spelling[piece] if isinstance(piece, int) else piece for piece in pieces)
 
+    def after(self, pieces: Sequence[Piece], start: int) -> list[Piece]:
+        """The pieces from the character `start` of their flat text on. A control token that begins before it is left out."""
+        rest: list[Piece] = []
+        at = 0
+        for piece in pieces:
+            length = len(self.spelling[piece] if isinstance(piece, int) else piece)
+            if at >= start:
+                rest.append(piece)
+            elif at + length > start and isinstance(piece, str):
+                rest.append(piece[start - at :])
+            at += length
+        return rest
+
     def encode(self, pieces: Sequence[Piece], start: int = 0, cuts: Iterable[int] = ()) -> list[int]:
         """The ids of pieces from the character `start` of their flat text on. Plain text is encoded as one up to the next control
         token or cut, so that it has the ids it has when said in two parts."""
         ids: list[int] = []
-        ends = sorted(cut for cut in set(cuts) if cut > start)
-        run: list[str] = []
-        at = 0
-        for piece in (*pieces, None):
-            if isinstance(piece, str):
-                while ends and ends[0] <= at + len(piece):
-                    end = ends.pop(0) - at
-                    run.append(piece[max(start - at, 0) : end])
-                    ids += self._encoded("".join(run))
-                    run, piece, at = [], piece[end:], at + end
-                run.append(piece[max(start - at, 0) :])
-                at += len(piece)
+        ends = sorted({cut for cut in cuts if cut > start}, reverse=True)
+        run, at = "", start
+        for piece in self.after(pieces, start):
+            if isinstance(piece, int):
+                ids += [*self._encoded(run), piece]
+                run, at = "", at + len(self.spelling[piece])
                 continue
-            if run:
-                ids += self._encoded("".join(run))
-                run = []
-            if piece is not None:
-                if at >= start:
-                    ids.append(piece)
-                at += len(self.spelling[piece])
-                ends = [end for end in ends if end > at]
-        return ids
+            while ends and ends[-1] <= at:
+                ends.pop()
+            while ends and ends[-1] <= at + len(piece):
+                head = ends.pop() - at
+                ids += self._encoded(run + piece[:head])
+                run, piece, at = "", piece[head:], at + head
+            run, at = run + piece, at + len(piece)
+        return ids + list(self._encoded(run))
 
     def spell(self, ids: Iterable[int]) -> str:
         """The text of ids, control tokens spelt out."""
@@ -144,6 +152,8 @@ class Pieces:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         text = legible(text)
+        if not text:
+            return ()
         ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
         if self.spelling.keys().isdisjoint(ids):
             return ids
@@ -156,3 +166,8 @@ class Pieces:
                 f"this tokenizer makes a control token of plain text, of {text[:40]!r}: it cannot render it"
             )
         return ids
+
+
+def _escaped(mark: str) -> str:
+    """A mark as JSON writes it in ASCII, where a template asks for that."""
+    return f"\\u{ord(mark):04x}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from .folder import Policy, PolicyError, load_policy
 
@@ -40,6 +41,6 @@ def open_policy(folder: Path, *, dtype: torch.dtype = torch.float32) -> Policy |
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise PolicyError(f"{folder}: transformers cannot load it: {error}") from None
     return TransformersPolicy(model.eval(), tokenizer)
