@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,14 +34,20 @@ def text(rng: random.Random, *, surrogates: bool = True) -> str:
     return said if surrogates else "".join(c for c in said if not 0xD800 <= ord(c) < 0xE000)
 
 
-def _byte_level(sizes: int, special: tuple[str, ...], plain: tuple[str, ...] = (), **flags: Any) -> tokenizers.Tokenizer:
+def _byte_level(
+    sizes: int, special: tuple[str, ...], plain: tuple[str, ...] = (), **flags: Any
+) -> tokenizers.Tokenizer:
     """A byte-level BPE; `plain` tokens are added but not special, as <think> is in many vocabularies."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=sizes, initial_alphabet=alphabet, show_progress=False)
-    corpus = ["user\n\nassistant\nhello the policy answers swan\n\n", "<think>\n\n</think>\n\n<|im_end|>\n", "im_end|> </"]
+    corpus = [
+        "user\n\nassistant\nhello the policy answers swan\n\n",
+        "<think>\n\n</think>\n\n<|im_end|>\n",
+        "im_end|> </",
+    ]
     backend.train_from_iterator(corpus * 50, trainer)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False, **flags) for token in special])
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
@@ -53,7 +60,7 @@ def _greedy_words() -> tokenizers.Tokenizer:
     vocabulary = base.get_vocab()
     for token in ("<|im_end|>", "<|im_start|>", "<think>"):
         vocabulary.setdefault(token, len(vocabulary))
-    merges = [tuple(pair) for pair in __import__("json").loads(base.to_str())["model"]["merges"]]
+    merges = [tuple(pair) for pair in json.loads(base.to_str())["model"]["merges"]]
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -73,6 +80,7 @@ def _blank_prefixed() -> tokenizers.Tokenizer:
     bytes_of = [f"<0x{i:02X}>" for i in range(256)]
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", *bytes_of], show_progress=False)
     backend.train_from_iterator(["hello the policy answers user assistant"] * 20, trainer)
+    backend = tokenizers.Tokenizer.from_str(json.dumps(json.loads(backend.to_str()) | {"added_tokens": []}))
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     return backend
 
@@ -149,7 +157,11 @@ class World:
 def worlds() -> Iterator[World]:
     """Our own renderer with several vocabularies, then every template with every kind of tokenizer."""
     logging.set_verbosity_error()
-    corpora = {267: [""], 384: ["user\nhello the policy answers\n"] * 9, 700: [*FRAGMENTS[:40] * 9, "<|im_end|>\n</think>\n" * 9]}
+    corpora = {
+        267: [""],
+        384: ["user\nhello the policy answers\n"] * 9,
+        700: [*FRAGMENTS[:40] * 9, "<|im_end|>\n</think>\n" * 9],
+    }
     for size, corpus in corpora.items():
         corpus = [part.encode("utf-8", "ignore").decode() for part in corpus]
         for drop in (False, True):

@@ -13,12 +13,16 @@ lower effort moves to the newest user message.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from ..messages import Message, ToolSchema, Turn
-from .tokenizer import TextRecorder, Tokenizer
+from .pieces import encode_data
+from .tokenizer import CONTROL_TOKENS, TextRecorder, Tokenizer
 from .toolcalls import NEMOTRON, legible, parse_call, write_call
 from .turns import Effort, Kind, marked_text, read_turn
+
+_SPELT = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 
 
 class ChatRenderer:
@@ -38,6 +42,7 @@ class ChatRenderer:
         self.think_id, self.think_end_id = control["<think>"], control["</think>"]
         self.call_id, self.call_end_id = control["<tool_call>"], control["</tool_call>"]
         self.stop_ids = (self.end_id,)
+        self._control = set(control.values())
         self._kinds = {control[kind.value]: kind for kind in Kind}
         self._newline = tokenizer.encode("\n")
         self._roles = {role: tokenizer.encode(f"{role}\n") for role in ("system", "user", "assistant")}
@@ -122,7 +127,7 @@ class ChatRenderer:
     # Pieces.
 
     def _text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(legible(text)) if text else []
+        return [*encode_data(legible(text), self.tokenizer.encode, self._control, _SPELT)] if text else []
 
     def _block(self, role: str, content: list[int]) -> list[int]:
         return [self.start_id, *self._roles[role], *content, self.end_id, *self._newline]

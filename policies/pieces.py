@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import tokenizers
@@ -41,6 +41,14 @@ class Pieces:
         self._added = {token.content: token for token in added.values()}
         longest_first = sorted(self.control, key=len, reverse=True)
         self._spelt = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        model = plain["model"]
+        unknown = {
+            model.get("unk_token"),
+            *([model["vocab"][model["unk_id"]][0]] if model.get("unk_id") is not None else []),
+        }
+        fallback = {f"<0x{byte:02X}>" for byte in range(256)}
+        self._forbidden = {i for token, i in self.control.items() if token not in unknown | fallback}
+        """What plain text must not give: any control token but those that stand for what the vocabulary lacks."""
         self._starts = {t[:n] for t in self.control for n in range(1, len(t))}
         self._ends = {t[n:] for t in self.control for n in range(1, len(t))}
         self._longest = max(map(len, self.control), default=0)
@@ -152,20 +160,26 @@ class Pieces:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         text = legible(text)
-        if not text:
-            return ()
-        ids = tuple(self._plain.encode(text, add_special_tokens=False).ids)
-        if self.spelling.keys().isdisjoint(ids):
-            return ids
-        # The vocabulary itself holds a control token as a word: it is cut in two so that it is none.
-        cuts = [0, *(found.start() + 1 for found in self._spelt.finditer(text)), len(text)]
-        parts = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-        ids = tuple(token for part in parts for token in self._plain.encode(part, add_special_tokens=False).ids)
-        if not self.spelling.keys().isdisjoint(ids):
+        ids = encode_data(
+            text, lambda part: self._plain.encode(part, add_special_tokens=False).ids, self._forbidden, self._spelt
+        )
+        if not self._forbidden.isdisjoint(ids):
             raise ValueError(
                 f"this tokenizer makes a control token of plain text, of {text[:40]!r}: it cannot render it"
             )
+        return tuple(ids)
+
+
+def encode_data(
+    text: str, encode: Callable[[str], Sequence[int]], control: Set[int], spelt: re.Pattern[str]
+) -> Sequence[int]:
+    """The ids of plain text. A vocabulary may hold a control token's spelling as a word, or have merges that make it: then each
+    such word is encoded in two parts."""
+    ids = encode(text)
+    if control.isdisjoint(ids):
         return ids
+    cuts = [0, *(found.start() + 1 for found in spelt.finditer(text)), len(text)]
+    return [token for start, end in zip(cuts, cuts[1:], strict=False) for token in encode(text[start:end])]
 
 
 def _escaped(mark: str) -> str:

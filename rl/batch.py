@@ -34,8 +34,17 @@ class TrainBatch:
     versions_T: np.ndarray
     num_trained_tokens: float
     """The weight of all trained tokens of the optimizer step, not of this batch alone."""
-    support_TS: np.ndarray | None = None
+    support_TS: np.ndarray | None
     """The ids that could be sampled at each trained token, -1 behind them (a row of -1: all). None: all everywhere."""
+    # Where each trained token comes from, for whoever asks why it differs.
+    origins: tuple[tuple[str, int, int], ...]
+    """Environment, task seed and rollout of each sample."""
+    sample_T: np.ndarray
+    turn_T: np.ndarray
+    place_T: np.ndarray
+    """Its position in its trajectory."""
+    oldest_T: np.ndarray
+    """The oldest weights that sampled a token before it in its trajectory, or sampled itself."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class _Packer:
         self.parents: list[int] = []
         self.streams: list[tuple[np.ndarray, ...]] = []
         self.supports: list[np.ndarray | None] = []
+        self.origins: list[tuple[str, int, int]] = []
         self.num_tokens = 0
 
     def add_group(self, samples: Sequence[Sample]) -> None:
@@ -124,8 +134,13 @@ class _Packer:
                 np.full(count, 1 / trajectory.num_branches, np.float32),
                 trajectory.temperatures[trained],
                 trajectory.policy_versions[trained],
+                np.full(count, len(self.origins)),
+                np.concatenate([np.full(len(s.token_ids), s.turn) for s in trajectory.segments])[trained],
+                trained,
+                _oldest(trajectory.policy_versions)[trained],
             )
         )
+        self.origins.append((trajectory.env_id, trajectory.task_seed, trajectory.rollout))
 
     def finish(self, num_trained_tokens: float) -> TrainBatch:
         streams = [np.concatenate(stream) for stream in zip(*self.streams, strict=True)]
@@ -137,6 +152,10 @@ class _Packer:
             "weights_T",
             "temperatures_T",
             "versions_T",
+            "sample_T",
+            "turn_T",
+            "place_T",
+            "oldest_T",
         )
         return TrainBatch(
             token_ids_N=np.concatenate(self.ids),
@@ -144,6 +163,7 @@ class _Packer:
             lengths=tuple(self.lengths),
             parents=tuple(self.parents),
             num_trained_tokens=num_trained_tokens,
+            origins=tuple(self.origins),
             support_TS=self._support([len(stream[0]) for stream in self.streams]),
             **dict(zip(names, streams, strict=True)),
         )
@@ -157,3 +177,8 @@ class _Packer:
             if support is not None:
                 row[:, : support.shape[1]] = support
         return np.concatenate(rows)
+
+
+def _oldest(versions: np.ndarray) -> np.ndarray:
+    """The smallest version so far; given tokens (-1) have none."""
+    return np.minimum.accumulate(np.where(versions < 0, np.iinfo(versions.dtype).max, versions))

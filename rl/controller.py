@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ from ..policies import (
     weights_hash,
 )
 from ..policies.sampling import stream_seed
-from .batch import Sample, micro_batches, pack, total_weight
+from .batch import Sample, TrainBatch, micro_batches, pack, total_weight
 from .config import EnvironmentConfig, RunConfig
 from .demonstrations import demonstrate, training_text
 from .display import Display
 from .evaluation import Score, evaluate
 from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
-from .metrics import environment_row, quantile
+from .metrics import environment_row
+from .mismatch import MismatchMonitor
 from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
 from .runner import Budget, EnvironmentPool, RolloutSpec, effort_of, limit_of, rollout
@@ -51,7 +53,6 @@ from .tasks import task_seed
 from .trajectory import Group
 
 PHASES = ("sft", "grpo", "done")
-MISMATCH_BOUND = 1e-4
 TOKENIZER_EPISODES = 300
 
 
@@ -89,6 +90,7 @@ class Controller:
 
     def __init__(self, config: RunConfig, folder: RunFolder, display: Display) -> None:
         self.config, self.folder, self.display = config, folder, display
+        self.monitor = MismatchMonitor()
         self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
         self.state = State(cursor={env_id: 0 for env_id in self.envs})
@@ -111,6 +113,7 @@ class Controller:
                 if self.config.grpo.steps:
                     self._evaluate("before")
                     asyncio.run(self._reinforce())
+                    self.folder.write_json("mismatch.json", self.monitor.report())
                 self._enter("done")
             self._evaluate("after")
             write_folder(self.folder.path / "policy", policy_files(self.policy))
@@ -345,18 +348,25 @@ class Controller:
                 batches,
                 PolicyLoss(config.clip_low, config.clip_high),
                 lr_scale=_decay(state.step, config.steps, config.decay_share),
-                version=fresh,
+                observe=partial(self._observe, fresh),
             )
             self._guard(metrics)
             steps.append(metrics)
         state.policy_version += 1
         return steps
 
+    def _observe(self, version: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:
+        """Show the monitor a batch; a new alarm is told at once and kept in the run folder."""
+        known = len(self.monitor.alarms)
+        self.monitor.observe(batch, logprobs_T, version, partial(self.learner.live_routes, batch))
+        for alarm in list(self.monitor.alarms.values())[known:]:
+            self.display.console.print(f"[yellow]engine and learner differ[/] {alarm}", highlight=False)
+            self.folder.write_json("mismatch.json", self.monitor.report())
+
     def _log_step(self, rows: dict[str, dict[str, float]], steps: list[StepMetrics]) -> None:
         state = self.state
-        mismatch = np.concatenate([m.mismatch for m in steps]) if steps else np.zeros(0)
-        largest = float(mismatch.max()) if len(mismatch) else 0.0
-        state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), largest)
+        mismatch = self.monitor.step_figures()
+        state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), mismatch["max"])
         record: dict[str, Any] = {
             "phase": "grpo",
             "step": state.step - 1,
@@ -367,7 +377,7 @@ class Controller:
             "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
             "trained_tokens": sum(m.num_trained_tokens for m in steps),
             "packed_tokens": sum(m.num_packed_tokens for m in steps),
-            "mismatch": {"max": largest, "p50": quantile(mismatch, 0.5), "p999": quantile(mismatch, 0.999)},
+            "mismatch": mismatch,
         }
         for row in rows.values():
             state.add(
@@ -377,11 +387,6 @@ class Controller:
                 left_out=row.get("left_out", 0.0),
             )
         self.folder.log(record)
-        if largest > MISMATCH_BOUND:
-            self.display.console.print(
-                f"[yellow]step {state.step - 1}: engine and learner differ by {largest:.1e} in a log-probability (bound "
-                f"{MISMATCH_BOUND:.0e}): a stale cache or a routing that was not replayed[/]"
-            )
 
     def _guard(self, metrics: StepMetrics) -> None:
         if metrics.skipped:

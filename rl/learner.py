@@ -1,17 +1,17 @@
 """The learner: logprobs of packed tokens, one optimizer step, its state. It knows no algorithm beyond the loss it is given.
 
-Routes recorded by the engine are replayed, so the learner scores the very distribution that was sampled; the difference of
-each token's log-probability is measured wherever the weights are still those that sampled it.
+Routes recorded by the engine are replayed, so the learner scores the very distribution that was sampled (mismatch.py watches).
 """
 
 # Shapes: N packed tokens, T trained tokens, E mixture-of-experts layers, K experts of a token.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,6 @@ class StepMetrics:
     num_trained_tokens: int = 0
     num_packed_tokens: int = 0
     clipped_fraction: float = 0.0
-    mismatch: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """|engine - learner| log-probability of each token whose weights are unchanged since it was sampled."""
     skipped: bool = False
     model_s: float = 0.0
     """Seconds of forward and backward passes."""
@@ -124,20 +122,25 @@ class Learner:
         logprobs_T, entropy_T = self.model.logprobs(hidden_Td, targets_T, temperature_T, support_TS)
         return logprobs_T, entropy_T, routes_NEK
 
+    @torch.no_grad()
+    def live_routes(self, batch: TrainBatch) -> np.ndarray:
+        """The routes [N, E, K] that the present weights take of themselves."""
+        return self.logprobs(dataclasses.replace(batch, routes_NEK=None))[2].numpy()
+
     def step(
         self,
         batches: Sequence[TrainBatch],
         loss: Loss,
         *,
         lr_scale: float = 1.0,
-        version: int = -1,
         balance: float = 0.0,
+        observe: Callable[[TrainBatch, np.ndarray], None] | None = None,
     ) -> StepMetrics:
-        """One optimizer step over micro-batches. `version` is that of the present weights, for the mismatch.
+        """One optimizer step over micro-batches. `observe` is shown each one's log-probabilities before the weights change.
 
         A gradient that is not finite skips the step and is reported; `balance` moves the routers' selection bias.
         """
-        metrics, mismatch, routes = StepMetrics(), [], []
+        metrics, routes = StepMetrics(), []
         for batch in batches:
             began = time.perf_counter()
             logprobs_T, entropy_T, routes_NEK = self.logprobs(batch)
@@ -149,11 +152,10 @@ class Learner:
             metrics.entropy += float(entropy_T.sum())
             metrics.num_trained_tokens += len(batch.targets_T)
             metrics.num_packed_tokens += len(batch.token_ids_N)
-            difference = (logprobs_T.detach() - streams.rollout_logprobs_T).abs().numpy()
-            mismatch.append(difference[batch.versions_T == version])
+            if observe is not None:
+                observe(batch, logprobs_T.detach().numpy())
             routes.append(routes_NEK)
         metrics.entropy /= max(metrics.num_trained_tokens, 1)
-        metrics.mismatch = np.concatenate(mismatch) if mismatch else metrics.mismatch
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)) if parameters else 0.0
         metrics.skipped = not (math.isfinite(metrics.grad_norm) and math.isfinite(metrics.loss))

@@ -41,7 +41,3 @@ def environment_row(groups: list[Group]) -> dict[str, float]:
     if asked := [turn.budget for turn in turns if turn.budget is not None]:
         row["budget_asked"] = float(np.mean(asked))
     return row
-
-
-def quantile(values: np.ndarray, q: float) -> float:
-    return float(np.quantile(values, q)) if len(values) else 0.0

@@ -84,15 +84,17 @@ def test_a_conversation_grows_by_appending(tokenizer: Tokenizer, answer: str, re
     chat = ChatRenderer(tokenizer)
     turn = Turn(answer, reasoning="hm")
     start = [Message("user", "hello")]
-    grown = chat.open(start) + chat.completion(turn) + (chat.extend([Message("user", reply)]) or [])
-    assert grown == chat.open([*start, turn.message, Message("user", reply)])
+    said = [*start, turn.message, Message("user", reply)]
+    seen = chat.open(start) + chat.completion(turn)
+    assert seen + (chat.extend(seen, said, 1) or []) == chat.open(said)
 
 
 def test_dropping_past_reasoning_changes_history_and_so_forks(tokenizer: Tokenizer) -> None:
     chat = ChatRenderer(tokenizer, drop_past_reasoning=True)
-    user = Message("user", "more")
-    assert chat.extend([user]) is None
-    assert chat.extend([Message("tool", "5")]) is not None  # kept across tool steps
+    start, turn, user = Message("user", "hi"), Turn("yes", reasoning="secret"), Message("user", "more")
+    seen = chat.open([start]) + chat.completion(turn)
+    assert chat.extend(seen, [start, turn.message, user], 1) is None
+    assert chat.extend(seen, [start, turn.message, Message("tool", "5")], 1) is not None  # kept across tool steps
     said = tokenizer.decode(chat.open([Message("user", "hi"), Turn("yes", reasoning="secret").message, user]))
     assert "secret" not in said and "<think></think>\nyes" in said
 
@@ -126,7 +128,7 @@ def test_broken_calls_get_a_verdict(tokenizer: Tokenizer, text: str, malformed: 
 def test_a_call_inside_reasoning_closes_it_and_unclosed_braces_in_a_value_are_text(tokenizer: Tokenizer) -> None:
     chat = ChatRenderer(tokenizer)
     call = chat.completion(Turn("", tool_calls=(ToolCall("f", {"a": '{"x": [1, "}'}),)), reasoning=False)
-    turn = chat.parse([*tokenizer.encode("hm\n"), *call], reasoning=True)
+    turn = chat.parse([*tokenizer.encode("hm"), *call], reasoning=True)
     assert (
         turn.reasoning == "hm" and turn.tool_calls == (ToolCall("f", {"a": '{"x": [1, "}'}),) and turn.malformed is None
     )

@@ -22,7 +22,9 @@ def played(policy: Policy, **sampling: float) -> list[Trajectory]:
     async def run() -> list[tuple[Trajectory, ...]]:
         pool = EnvironmentPool(lambda: make("math/Arithmetic-v0"))
         async with make_engine(policy, num_slots=16, capacity=256) as engine:
-            return list(await asyncio.gather(*(rollout(pool, engine, ChatRenderer(policy.tokenizer), s) for s in specs)))
+            return list(
+                await asyncio.gather(*(rollout(pool, engine, ChatRenderer(policy.tokenizer), s) for s in specs))
+            )
 
     return [branches[-1] for branches in asyncio.run(run())]
 
