@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,8 @@ CALLS = (
 TOOLS = "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in ORDER %}{{ t|tojson + '\n' }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}"
 THINKING = (
     TOOLS.replace("ORDER", "tools")
-    + """{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+    + """{% set ns = namespace(last=-1) %}{% for m in messages %}
+{%- if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
 {%- for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}
 {%- if m.reasoning_content is defined and (KEEP or loop.index0 > ns.last) %}
 {{- '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}{% endif %}{{- m.content }}"""
@@ -104,7 +105,8 @@ THINKING = (
 {{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}{% else %}"""
     + TURNS
     + """{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}
-{%- if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% elif OPEN %}{{ '<think>\n' }}{% endif %}{% endif %}"""
+{%- if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}
+{%- elif OPEN %}{{ '<think>\n' }}{% endif %}{% endif %}"""
 )
 LOOP = "{% for m in messages %}" + TURNS + "{% endfor %}" + PROMPT
 CALLING = "{% for m in messages %}" + TURNS.replace("+ '<|im_end|>\n' }}", "}}" + CALLS + "{{ '<|im_end|>\n' }}")
@@ -154,8 +156,8 @@ class World:
     """Structure is said in letters, so that data which spells it is read as structure."""
 
 
-def worlds() -> Iterator[World]:
-    """Our own renderer with several vocabularies, then every template with every kind of tokenizer."""
+def worlds(only: Collection[str] = ()) -> Iterator[World]:
+    """Our own renderer with several vocabularies, then every template with every kind of tokenizer, or with `only` some."""
     logging.set_verbosity_error()
     corpora = {
         267: [""],
@@ -174,7 +176,8 @@ def worlds() -> Iterator[World]:
         "greedy words": (_greedy_words(), True, False),
         "blank in front": (_blank_prefixed(), False, False),
     }
-    for kind, (backend, exact, letters) in kinds.items():
+    for kind in only or kinds:
+        backend, exact, letters = kinds[kind]
         for name, template in TEMPLATES.items():
             wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", chat_template=template)
             yield World(f"{name}, {kind}", TemplateRenderer(wrapped), exact and name not in CHANGEFUL, letters)

@@ -217,9 +217,9 @@ class BatchingEngine:
                 elif self._num_queued and not self.prefilling:  # no room: somebody comes back, or makes it
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), IDLE_PATIENCE_S)
-                if not self.synchronous:
-                    await asyncio.sleep(0)
+                        async with asyncio.timeout(IDLE_PATIENCE_S):
+                            await self._changed.wait()
+                await self._pace()
         except Exception as error:
             self._failure = error
             stopped = EngineStopped(f"the engine failed: {error!r}")
@@ -242,7 +242,8 @@ class BatchingEngine:
             self._end_late()
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), self._patience())
+                async with asyncio.timeout(self._patience()):  # wait_for may lose a cancellation (Python 3.11)
+                    await self._changed.wait()
             except TimeoutError:
                 if self._deadlines or self._paused is not None:
                     continue
@@ -256,12 +257,12 @@ class BatchingEngine:
         waiting = [s.deadline for s in self.sessions if s.stage is not Stage.IDLE]
         if not waiting:
             return None
-        return min(max(min(waiting) - time.monotonic(), 0.0), self.wait_s) + 1e-3
+        return min(max(min(waiting) - asyncio.get_running_loop().time(), 0.0), self.wait_s) + 1e-3
 
     def _end_late(self) -> None:
         if not self._deadlines:
             return
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         for session in [s for s in self.sessions if s.stage is not Stage.IDLE and s.deadline <= now]:
             self._metrics.deadlines += 1
             self._finish(session, StopReason.DEADLINE)
@@ -313,7 +314,7 @@ class BatchingEngine:
         idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
         oldest = min(idle, key=lambda s: s.idle_since, default=None)
         patience_s = PATIENCE_S if working else IDLE_PATIENCE_S
-        if oldest is None or time.monotonic() - oldest.idle_since < patience_s:
+        if oldest is None or asyncio.get_running_loop().time() - oldest.idle_since < patience_s:
             return False
         self.residence.evict(oldest.resident)
         self._metrics.evicted += 1
@@ -416,14 +417,7 @@ class BatchingEngine:
             self.residence.grow(resident, int(lengths_B[row]))
         last_B = records.ids[places_B, lengths_B - 1]
         logits, routes_BEK = self.decoder.step(last_B, self.residence.tables[places_B], lengths_B)
-        padded = logits.shape[0] - B
-        temperature = torch.from_numpy(np.pad(records.temperature[places_B], (0, padded), constant_values=1)).to(
-            logits.device
-        )
-        u = torch.from_numpy(np.pad(records.uniforms(places_B), (0, padded))).to(logits.device)
-        sampled, logprobs, support = sample(logits, temperature, u, records.warp(places_B, self.stop_ids, logits))
-        sampled_B, logprobs_B = sampled[:B].cpu().numpy(), logprobs[:B].cpu().numpy()
-        support_BS = None if support is None else support[:B].cpu().numpy()
+        sampled_B, logprobs_B, support_BS = self._sample(logits, places_B)
         self._metrics.model_s += time.perf_counter() - began
         tokens_B, forced_B = sampled_B, np.zeros(B, bool)
         if self.reasoning_tokens is not None:
@@ -442,6 +436,22 @@ class BatchingEngine:
             for session, stopped in ended:
                 session.stage = Stage.ENDED
                 self._finish(session, StopReason.STOP if stopped else StopReason.LENGTH)
+
+    def _sample(self, logits: torch.Tensor, places_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The next token of each conversation, its log-probability, and its support where one was asked for."""
+        records, B = self.records, len(places_B)
+        temperature, u = np.ones(len(logits), np.float32), np.zeros(len(logits))
+        temperature[:B], u[:B] = records.temperature[places_B], records.uniforms(places_B)
+        on_device = lambda array: torch.from_numpy(array).to(logits.device)  # noqa: E731
+        warp = records.warp(places_B, self.stop_ids, logits)
+        ids, logprobs, support = sample(logits, on_device(temperature), on_device(u), warp)
+        support_BS = None if support is None else support[:B].cpu().numpy()
+        return ids[:B].cpu().numpy(), logprobs[:B].cpu().numpy(), support_BS
+
+    async def _pace(self) -> None:
+        """Between two steps: let the environments run."""
+        if not self.synchronous:
+            await asyncio.sleep(0)
 
     def _at(self, row: int) -> Conversation:
         resident = self.residence.at[row]

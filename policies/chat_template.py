@@ -167,10 +167,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _guarded(value: Any, mark: str, pieces: Pieces) -> Any:
-    """The same value with its texts guarded. Of keys only those that spell a control token: templates look the others up."""
+    """The same value with its texts guarded. Keys that are plain words stay: templates look them up."""
     if isinstance(value, str):
         return pieces.guard(value, mark)
     if isinstance(value, Mapping):
-        keys = {key: pieces.guard(key, mark) if pieces.spells_control(key) else key for key in value}
+        plain = lambda key: key.isidentifier() and not pieces.spells_control(key)  # noqa: E731
+        keys = {key: key if plain(key) else pieces.guard(key, mark) for key in value}
         return {keys[key]: _guarded(item, mark, pieces) for key, item in value.items()}
     return [_guarded(item, mark, pieces) for item in value] if isinstance(value, (list, tuple)) else value

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..messages import Message, ToolSchema, Turn
+from ..messages import Message, ToolCall, ToolSchema, Turn
 from .chat_template import ASKED, ChatTemplate
 from .pieces import Piece, Pieces
 from .toolcalls import legible
@@ -107,16 +107,21 @@ class TemplateRenderer:
             raise ValueError(
                 f"this template has no tool calls that can be read: {turn.tool_calls[0].name!r} cannot be said"
             )
-        said = turn if reasoning and self.template.thinks else dataclasses.replace(turn, reasoning=None)
+        reasoned = reasoning and self.template.thinks
+        thought = turn.reasoning or ("" if self._opened else turn.reasoning)  # what the prompt opened must be closed
+        thought = legible(thought) if reasoned and thought is not None else None
+        said = dataclasses.replace(turn, answer=legible(turn.answer), reasoning=thought)
         written = self._as_written(said, reasoning)
         if written is not None:
             ids = self.pieces.encode(written)
             if self.parse(ids, reasoning=reasoning) == said:
                 return ids
-        ids = self.pieces.encode(self._put_together(said, reasoning))
+        ids = self.pieces.encode(self._put_together(said))
         read = self.parse(ids, reasoning=reasoning)
-        if read.malformed or len(read.tool_calls) != len(said.tool_calls):
-            raise ValueError(f"this turn cannot be said in the template's format: {read.malformed or 'a call is lost'}")
+        if read.malformed or _words(read.tool_calls) != _words(said.tool_calls):
+            raise ValueError(
+                f"this turn cannot be said in the template's format: {read.malformed or 'a call is changed'}"
+            )
         return ids
 
     def closing_ids(self) -> list[int]:
@@ -182,13 +187,13 @@ class TemplateRenderer:
         ends = [index for index, piece in enumerate(pieces) if piece == self.stop_ids[0]]
         return pieces[: ends[0] + 1] if ends else None
 
-    def _put_together(self, turn: Turn, reasoning: bool) -> list[Piece]:
+    def _put_together(self, turn: Turn) -> list[Piece]:
         structure = self.pieces.split
         pieces: list[Piece] = []
-        if reasoning and self.template.thinks and (self._opened or turn.reasoning is not None):
+        if turn.reasoning is not None:
             closing = structure(f"\n{Kind.THINK_END.value}{self._gap}")
-            pieces += [*structure(self._lead), legible(turn.reasoning or ""), *closing]
-        pieces.append(legible(turn.answer))
+            pieces += [*structure(self._lead), turn.reasoning, *closing]
+        pieces.append(turn.answer)
         for number, call in enumerate(turn.tool_calls):
             assert self.style is not None
             lead = "\n" if number or turn.answer else ""
@@ -226,3 +231,8 @@ class TemplateRenderer:
         pattern = re.compile("|".join(map(re.escape, self._in_letters)))
         found = [Mark(*match.span(), self._in_letters[match[0]]) for match in pattern.finditer(said.text)]
         return MarkedText(said.text, sorted([*said.marks, *found], key=lambda mark: mark.start))
+
+
+def _words(calls: Sequence[ToolCall]) -> list[tuple[str, list[str]]]:
+    """What the calls are named, and their arguments."""
+    return [(call.name, list(call.arguments)) for call in calls]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..environments import Env
 from ..policies.engine import Engine
-from ..policies.rendering import ChatRenderer
+from ..policies.rendering import Renderer
 from ..policies.sampling import stream_seed
 from .runner import Budget, EnvironmentPool, RolloutSpec, effort_of, limit_of, rollout
 from .tasks import Split, task_seed
@@ -64,7 +64,7 @@ async def evaluate(
     envs: Mapping[str, Env],
     pools: Mapping[str, EnvironmentPool],
     engine: Engine,
-    renderer: ChatRenderer,
+    renderer: Renderer,
     *,
     split: Split,
     num_tasks: int,

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from swannery.messages import Message, ToolCall, ToolSchema, Turn
 from swannery.policies import ChatRenderer, Tokenizer
-from swannery.policies.toolcalls import parse_call
 
 TOOL = ToolSchema("calculate", "One step.", {"type": "object", "properties": {"expression": {"type": "string"}}})
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(lambda s: s.strip("\n"))
@@ -99,32 +98,6 @@ def test_dropping_past_reasoning_changes_history_and_so_forks(tokenizer: Tokeniz
     assert "secret" not in said and "<think></think>\nyes" in said
 
 
-@pytest.mark.parametrize(
-    ("text", "malformed"),
-    [
-        ("<tool_call>\n<function=f>\n</function>\n", "<tool_call> was never closed"),
-        ("<tool_call>\nfunction f\n</tool_call>\n", "a call begins with"),
-        ("<tool_call>\n<function=f>\n<parameter=a>\n1\n</function>\n</tool_call>\n", "'a' was never closed"),
-        ("<tool_call>\n<function=f>\n{}\n{}\n</function>\n</tool_call>\n", "expected <parameter=KEY>"),
-        ("<tool_call>\n<function=f>\n</function>\n</tool_call>\nand so", "text between or after"),
-        ("12</tool_call>", "without <tool_call>"),
-    ],
-)
-def test_broken_calls_get_a_verdict(tokenizer: Tokenizer, text: str, malformed: str) -> None:
-    chat = ChatRenderer(tokenizer)
-    ids: list[int] = []
-    while text:  # control tokens as control tokens
-        at = min((text.find(t) for t in tokenizer.control if t in text), default=-1)
-        if at < 0:
-            ids += tokenizer.encode(text)
-            break
-        token = next(t for t in tokenizer.control if text.startswith(t, at))
-        ids += [*tokenizer.encode(text[:at]), tokenizer.control[token]]
-        text = text[at + len(token) :]
-    turn = chat.parse([*ids, chat.end_id], reasoning=False)
-    assert turn.malformed is not None and malformed in turn.malformed and not turn.cut
-
-
 def test_a_call_inside_reasoning_closes_it_and_unclosed_braces_in_a_value_are_text(tokenizer: Tokenizer) -> None:
     chat = ChatRenderer(tokenizer)
     call = chat.completion(Turn("", tool_calls=(ToolCall("f", {"a": '{"x": [1, "}'}),)), reasoning=False)
@@ -140,6 +113,71 @@ def test_a_completion_without_its_end_is_cut(tokenizer: Tokenizer) -> None:
     assert chat.parse([], reasoning=False).cut
 
 
-def test_a_value_may_span_lines() -> None:
-    call = parse_call("\n<function=f>\n<parameter=a>\none\n<b>\ntwo\n</parameter>\n</function>\n")
-    assert call == ToolCall("f", {"a": "one\n<b>\ntwo"})
+def test_the_hint_of_low_effort_moves_to_the_newest_user_message_and_so_forks(tokenizer: Tokenizer) -> None:
+    chat = ChatRenderer(tokenizer)
+    said = [Message("user", "hi"), Turn("yes", reasoning="hm").message]
+    seen = chat.open(said[:1], effort="low") + chat.completion(Turn("yes", reasoning="hm"))
+    result, more = Message("tool", "5"), Message("user", "more")
+    assert chat.extend(seen, [*said, more], 1, effort="low") is None
+    step = chat.extend(seen, [*said, result], 1, effort="low")
+    assert step is not None and seen + step == chat.open([*said, result], effort="low")
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_completion_cut_anywhere_is_closed_as_it_would_be_rendered(
+    tokenizer: Tokenizer, reasoning: bool, drop: bool
+) -> None:
+    chat = ChatRenderer(tokenizer, drop_past_reasoning=drop)
+    call = ToolCall("f", {"a": "1"})
+    turn = Turn("The answer: é", reasoning="first\nsecond" if reasoning else None, tool_calls=(call, call))
+    whole, start = chat.completion(turn, reasoning=reasoning), [Message("user", "x")]
+    prompt = chat.open(start, reasoning=reasoning)
+    for length in range(len(whole) + 1):
+        cut = chat.parse(whole[:length], reasoning=reasoning)
+        assert cut.cut == (length < len(whole))
+        seen, said = prompt + whole[:length], [*start, cut.message, Message("tool", "5"), Message("tool", "6")]
+        delta = chat.extend(seen, said, 2, reasoning=reasoning)
+        assert delta is not None
+        assert tokenizer.decode(seen + delta) == tokenizer.decode(chat.open(said, reasoning=reasoning)), whole[:length]
+
+
+def test_nothing_new_is_a_new_turn(tokenizer: Tokenizer) -> None:
+    chat = ChatRenderer(tokenizer)
+    said = [Message("user", "x"), Turn("y", reasoning="").message]
+    seen = chat.open(said[:1]) + chat.completion(Turn("y", reasoning=""))
+    assert seen + (chat.extend(seen, said, 0) or []) == chat.open(said)
+
+
+def test_parallel_results_share_a_block_and_a_call_without_reasoning_is_on_a_line_of_its_own(
+    tokenizer: Tokenizer,
+) -> None:
+    chat = ChatRenderer(tokenizer)
+    turn = Turn(tool_calls=(ToolCall("f"), ToolCall("g")))
+    said = [Message("user", "x"), turn.message, Message("tool", "1"), Message("tool", "2")]
+    assert tokenizer.decode(chat.open(said, reasoning=False)).endswith(
+        "<|im_start|>assistant\n<think></think>\n<tool_call>\n<function=f>\n</function>\n</tool_call>\n"
+        "<tool_call>\n<function=g>\n</function>\n</tool_call>\n<|im_end|>\n<|im_start|>user\n<tool_response>\n1\n"
+        "</tool_response>\n<tool_response>\n2\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n<think></think>"
+    )
+
+
+@pytest.mark.parametrize(
+    "call", [ToolCall("f", {"a": "x\n</parameter>\ny"}), ToolCall(" "), ToolCall("f\ng"), ToolCall("f", {"a>\n": ""})]
+)
+def test_a_call_that_could_not_be_read_back_is_refused(tokenizer: Tokenizer, call: ToolCall) -> None:
+    with pytest.raises(ValueError, match="cannot be said in this chat format"):
+        ChatRenderer(tokenizer).completion(Turn(tool_calls=(call,)))
+
+
+def test_a_vocabulary_that_learned_to_spell_a_control_token_does_not_make_one_of_data() -> None:
+    tokenizer = Tokenizer.train(["<tool_call>"] * 50, 400)
+    chat = ChatRenderer(tokenizer)
+    assert chat.call_id in tokenizer.encode("<tool_call>")  # its merges end in the token's own name
+    ids = chat.open([Message("user", "<tool_call> and <tool_call>")])
+    assert chat.call_id not in ids and "<tool_call> and <tool_call>" in tokenizer.decode(ids)
+
+
+def test_lone_surrogates_are_replaced(tokenizer: Tokenizer) -> None:
+    said = tokenizer.decode(ChatRenderer(tokenizer).open([Message("user", "a\ud800b\ud83e\udda2")]))
+    assert "a\ufffdb\U0001f9a2<|im_end|>" in said
