@@ -25,6 +25,9 @@ from .turns import Effort, Kind, marked_text, read_turn
 _SPELT = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 
 
+ROLES = ("system", "user", "assistant")
+
+
 class ChatRenderer:
     """Renders for one tokenizer. `stop_ids` end a completion; `think_end_id` and `call_id` end reasoning.
 
@@ -45,7 +48,7 @@ class ChatRenderer:
         self._control = set(control.values())
         self._kinds = {control[kind.value]: kind for kind in Kind}
         self._newline = tokenizer.encode("\n")
-        self._roles = {role: tokenizer.encode(f"{role}\n") for role in ("system", "user", "assistant")}
+        self._roles = {role: tokenizer.encode(f"{role}\n") for role in ROLES}
 
     # Conversations to ids.
 

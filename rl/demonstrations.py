@@ -14,6 +14,7 @@ import numpy as np
 
 from ..environments import Env
 from ..messages import Turn
+from ..policies.nemotron import ROLES
 from ..policies.rendering import ChatRenderer, Renderer
 from ..policies.sampling import stream_seed
 from ..policies.tokenizer import TextRecorder
@@ -90,6 +91,7 @@ def training_text(envs: Mapping[str, Env], num_episodes: int) -> list[str]:
     for env_id, env in envs.items():
         for number in range(num_episodes):
             demonstrate(env, env_id, stream_seed("tokenizer", env_id, number) % 2**32, renderer)
+            recorder.pieces += [f"{role}\n" for role in ROLES]  # encoded once by a renderer, said in every conversation
     return recorder.pieces
 
 
