@@ -23,7 +23,7 @@ from typing import Any
 from rendering_worlds import STRUCTURE, World, text, worlds
 
 from swannery.messages import Message, ToolCall, ToolSchema, Turn
-from swannery.policies import ChatRenderer, TemplateRenderer
+from swannery.policies import ChatRenderer, TemplateRenderer, Tokenizer
 from swannery.policies.toolcalls import NEMOTRON, legible
 
 Counts = collections.Counter[str]
@@ -37,21 +37,28 @@ class Fuzz:
     """One world's conversations, and what went wrong in them."""
 
     def __init__(self, world: World, rng: random.Random, counts: Counts) -> None:
-        self.world, self.rng, self.counts, self.renderer = world, rng, counts, world.renderer
-        template = isinstance(self.renderer, TemplateRenderer)
-        self.style = self.renderer.style if isinstance(self.renderer, TemplateRenderer) else NEMOTRON
-        self.thinks = self.renderer.template.thinks if isinstance(self.renderer, TemplateRenderer) else True
-        self.control = set(self.renderer.pieces.spelling if template else self.renderer.tokenizer.control.values())
-        self.spell = self.renderer.pieces.spell if template else self.renderer.tokenizer.decode
-        backend = self.renderer.pieces.backend if template else self.renderer.tokenizer.backend
+        self.world, self.rng, self.counts = world, rng, counts
+        self.renderer: Any = world.renderer
+        if isinstance(world.renderer, TemplateRenderer):
+            pieces, template = world.renderer.pieces, world.renderer.template
+            self.style, self.thinks, self.switchable = (
+                template.style,
+                template.thinks,
+                "enable_thinking" in template.source,
+            )
+            self.control, self.spell, backend = set(pieces.spelling), pieces.spell, pieces.backend
+        else:
+            tokenizer = world.renderer.tokenizer
+            assert isinstance(tokenizer, Tokenizer)
+            self.style, self.thinks, self.switchable = NEMOTRON, True, True
+            self.control, self.spell, backend = set(tokenizer.control.values()), tokenizer.decode, tokenizer.backend
         self.vocab_size = backend.get_vocab_size()
 
     def conversation(self) -> None:
         """Open, then some turns, each checked."""
         rng = self.rng
         tools = TOOLS[: rng.randrange(3)] if self.style else []
-        switchable = isinstance(self.renderer, ChatRenderer) or "enable_thinking" in self.renderer.template.source
-        mode: dict[str, Any] = {"reasoning": not switchable or rng.random() < 0.7}
+        mode: dict[str, Any] = {"reasoning": not self.switchable or rng.random() < 0.7}
         if isinstance(self.renderer, ChatRenderer):
             mode["effort"] = rng.choice(("full", "full", "low", "efficient"))
         said = [Message("system", text(rng))] if rng.random() < 0.4 else []

@@ -41,12 +41,13 @@ from .residence import Residence
 from .sampling import sample
 
 GATHER_STEPS = 4
-PATIENCE_S, IDLE_PATIENCE_S = 1.0, 0.05
-"""A session that is idle for less is not put out: while others work, and while nobody does."""
 
 
 class BatchingEngine:
     """Serves one Decoder. Use as `async with engine:`."""
+
+    patience_s, idle_patience_s = 1.0, 0.05
+    """A session that is idle for less is not put out: while others work, and while nobody does."""
 
     def __init__(
         self,
@@ -154,6 +155,9 @@ class BatchingEngine:
         self._metrics.requests += 1
         self._metrics.budgets_asked += request.budget is not None
         self._deadlines += request.deadline_s is not None
+        self._enqueue(session)
+
+    def _enqueue(self, session: Conversation) -> None:
         (self.returning if session.resident.housed else self.newcomers).append(session)
         self._changed.set()
 
@@ -177,7 +181,9 @@ class BatchingEngine:
     def _leave(self, session: Conversation) -> None:
         """Out of the stage it is in, to idle."""
         if session.stage is Stage.QUEUED:
-            (self.returning if session in self.returning else self.newcomers).remove(session)
+            for queue in (self.returning, self.newcomers):
+                if session in queue:
+                    queue.remove(session)
         elif session.stage is Stage.PREFILL:
             self.prefilling.remove(session)
         elif session.stage is Stage.DECODE:
@@ -212,14 +218,16 @@ class BatchingEngine:
                 self._end_late()
                 self._admit()
                 self._prefill()
+                await self._pace()
+                if not self._ready():  # somebody left or paused meanwhile
+                    continue
                 if self.residence.num_decoding:
                     self._step()
                 elif self._num_queued and not self.prefilling:  # no room: somebody comes back, or makes it
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(IDLE_PATIENCE_S):
+                        async with asyncio.timeout(self.idle_patience_s):
                             await self._changed.wait()
-                await self._pace()
         except Exception as error:
             self._failure = error
             stopped = EngineStopped(f"the engine failed: {error!r}")
@@ -313,7 +321,7 @@ class BatchingEngine:
             return False
         idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
         oldest = min(idle, key=lambda s: s.idle_since, default=None)
-        patience_s = PATIENCE_S if working else IDLE_PATIENCE_S
+        patience_s = self.patience_s if working else self.idle_patience_s
         if oldest is None or asyncio.get_running_loop().time() - oldest.idle_since < patience_s:
             return False
         self.residence.evict(oldest.resident)
@@ -449,7 +457,7 @@ class BatchingEngine:
         return ids[:B].cpu().numpy(), logprobs[:B].cpu().numpy(), support_BS
 
     async def _pace(self) -> None:
-        """Between two steps: let the environments run."""
+        """Before a step: let the environments run."""
         if not self.synchronous:
             await asyncio.sleep(0)
 

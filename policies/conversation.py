@@ -73,8 +73,8 @@ class Conversation:
             self.shares, self.key = True, (self.ids[:-1].tobytes(), request.media)
         self.deadline = math.inf if request.deadline_s is None else time.monotonic() + request.deadline_s
         self._future = asyncio.get_running_loop().create_future()
-        self.stage = Stage.QUEUED
         self.engine.submit(self, request, self.ids)
+        self.stage = Stage.QUEUED
         try:
             return await self._future
         except asyncio.CancelledError:

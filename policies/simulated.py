@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .batching import BatchingEngine
 from .budget import ReasoningTokens
-from .conversation import Conversation
+from .conversation import Conversation, Stage
 from .decoder import Piece
 from .engine import GenerationRequest
 from .sampling import stream_seed, uniforms
@@ -173,27 +173,38 @@ class SimulatedEngine(BatchingEngine):
         self.faults_struck: dict[str, int] = {}
         self._plans: dict[int, Sequence[int]] = {}
         self._lengths: dict[int, int] = {}
-        self._paced = (0, 0, 0)
+        self._delays: dict[int, float] = {}
+        self._paced = 0
 
     def submit(self, session: Conversation, request: GenerationRequest, ids: np.ndarray) -> None:
-        number = self._tickets
+        number, self._delays[session.number] = self._tickets, 0.0
         for fault in self.faults:
             if fault.kind == "dies" or not fault.strikes(request, number):
                 continue
             self.faults_struck[fault.kind] = self.faults_struck.get(fault.kind, 0) + 1
             if fault.kind == "raises":
+                self._tickets += 1
                 raise InjectedFault(f"request {number} raises, as was asked")
-            delay_s = math.inf if fault.kind == "hangs" else fault.delay_s
-            session.delayed_until = asyncio.get_running_loop().time() + delay_s
+            self._delays[session.number] = math.inf if fault.kind == "hangs" else fault.delay_s
         super().submit(session, request, ids)
         if self.script is not None:
             self._plans[session.number] = [*self.script(ids.tolist(), request), int(self.stop_ids[0])]
         elif self.lengths is not None and request.stop_ids is None:
             self._lengths[session.number] = max(self.lengths.length(request, number), request.min_new_tokens)
 
+    def _enqueue(self, session: Conversation) -> None:
+        delay_s, ticket = self._delays[session.number], session.ticket
+        if delay_s == 0:
+            super()._enqueue(session)
+        elif delay_s < math.inf:
+            later = lambda: super(SimulatedEngine, self)._enqueue(session)  # noqa: E731
+            waits = lambda: session.stage is Stage.QUEUED and session.ticket == ticket  # noqa: E731
+            asyncio.get_running_loop().call_later(delay_s, lambda: later() if waits() else None)
+
     def forget(self, session: Conversation) -> None:
         self._plans.pop(session.number, None)
         self._lengths.pop(session.number, None)
+        self._delays.pop(session.number, None)
         super().forget(session)
 
     def _step(self) -> None:
@@ -228,15 +239,11 @@ class SimulatedEngine(BatchingEngine):
         return sampled if sampled not in self.stop_ids else (stop + 1) % self.decoder.vocab_size
 
     async def _pace(self) -> None:
-        now = self._metrics
-        steps, rows, tokens = (
-            now.decode_steps - self._paced[0],
-            now.decoded_rows - self._paced[1],
-            now.prefill_tokens - self._paced[2],
-        )
-        self._paced = (now.decode_steps, now.decoded_rows, now.prefill_tokens)
-        pace = self.pace or Pace()
-        await asyncio.sleep(steps * pace.step_s + rows * pace.row_s + tokens * pace.prefill_token_s)
+        """The time of what was prefilled since, and of the step to come: results are there when it has passed."""
+        pace, tokens = self.pace or Pace(), self._metrics.prefill_tokens - self._paced
+        self._paced += tokens
+        rows = self.residence.num_decoding
+        await asyncio.sleep(tokens * pace.prefill_token_s + (pace.step_s + rows * pace.row_s if rows else 0.0))
 
 
 class _Skipping(selectors.DefaultSelector):

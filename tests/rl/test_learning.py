@@ -22,6 +22,7 @@ from swannery.rl import (
 )  # fmt: skip
 from swannery.rl.demonstrations import training_text
 from swannery.rl.learner import negative_log_likelihood
+from swannery.rl.mismatch import MismatchMonitor
 
 
 @register("test/Echo3-v0", reasoning_budgets=(0,))
@@ -80,10 +81,12 @@ def test_a_tiny_run_learns() -> None:
                 scored = [samples for group in groups if (samples := score_group(group))]
                 weight = total_weight(sample for samples in scored for sample in samples)
                 batches = [pack(part, weight) for part in micro_batches(scored, 1024)]
-                metrics = learner.step(batches, PolicyLoss(0.2, 0.28), version=step)
-                assert not scored or metrics.mismatch.max() <= 1e-4
+                watch = lambda batch, logprobs, version=step: monitor.observe(batch, logprobs, version)  # noqa: E731
+                learner.step(batches, PolicyLoss(0.2, 0.28), observe=watch)
                 engine.load_weights(policy.model.state_dict(), step + 1)
         return means
 
+    monitor = MismatchMonitor()
     means = asyncio.run(run())
+    assert 0 < monitor.largest <= 1e-4 and monitor.alarms == {}
     assert np.mean(means[:2]) < 0.5 < 0.8 < np.mean(means[-3:])
