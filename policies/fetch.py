@@ -48,6 +48,32 @@ SOURCES = {
 }
 
 
+TEMPLATE = r"""{%- if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}
+{%- else %}{% set system = 'You are a helpful AI assistant named SmolLM, trained by Hugging Face' %}{% set rest = messages %}{% endif %}
+{{- '<|im_start|>system\n' + system }}
+{%- if tools %}
+{{- '\n\nYou can call these functions:\n<tools>' }}
+{%- for tool in tools %}{{ '\n' + tool | tojson }}{% endfor %}
+{{- '\n</tools>\n\nTo call one, answer with its name and arguments as JSON between tags, and nothing else:\n<tool_call>\n{"name": "NAME", "arguments": {"KEY": "VALUE"}}\n</tool_call>' }}
+{%- endif %}
+{{- '<|im_end|>\n' }}
+{%- for message in rest %}
+{%- if message['role'] == 'tool' %}
+{{- '<|im_start|>tool\n' + message['content'] + '<|im_end|>\n' }}
+{%- else %}
+{{- '<|im_start|>' + message['role'] + '\n' + (message['content'] or '') }}
+{%- for call in message['tool_calls'] or [] %}
+{%- set call = call['function'] or call %}
+{{- ('\n' if message['content'] or not loop.first else '') + '<tool_call>\n{"name": ' + call['name'] | tojson + ', "arguments": ' + call['arguments'] | tojson + '}\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
+"""
+"""SmolLM2's own chat template word for word, and beyond it what it lacks: tools, calls (as Hermes writes them) and results."""
+
+
 def cache_folder(name: str) -> Path:
     """Where a fetched policy lies: $SWANNERY_CACHE, or the user's cache folder."""
     root = os.environ.get("SWANNERY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "swannery"
@@ -142,4 +168,5 @@ def _convert(gguf: Path, folder: Path) -> None:
     model = type(read)(config)
     model.load_state_dict(read.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)

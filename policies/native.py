@@ -132,7 +132,6 @@ class NativeEngine(BatchingEngine):
             wait_s=wait_s,
         )
 
-
     @property
     def memory_bytes(self) -> int:
         """What weights, cache, records and a decode step's attention take when every slot is full. A prefill's activations

@@ -21,12 +21,13 @@ def print_transcript(console: Console, branches: Sequence[Trajectory], tokenizer
     if last.outcome.kind == "fault":
         console.print(f"left out: {last.outcome} {last.messages[0].text}", markup=False)
         return
-    turn = 0
+    turn = len(last.turns) - sum(message.role == "assistant" for message in last.messages)  # below 0: worked examples
     for message in last.messages:
         rewards = ""
-        if message.role == "assistant" and turn < len(last.turns):
-            record = last.turns[turn]
+        if message.role == "assistant":
             turn += 1
+        if message.role == "assistant" and turn > 0:
+            record = last.turns[turn - 1]
             parts = [f"{name} {value:+.2f}" for name, value in record.rewards.items()]
             budget = "" if record.budget is None else f" of {record.budget}"
             parts += (
