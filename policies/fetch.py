@@ -70,7 +70,7 @@ TEMPLATE = r"""{%- if messages[0]['role'] == 'system' %}{% set system = messages
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
-"""
+"""  # noqa: E501
 """SmolLM2's own chat template word for word, and beyond it what it lacks: tools, calls (as Hermes writes them) and results."""
 
 
