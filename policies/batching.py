@@ -308,7 +308,7 @@ class BatchingEngine:
             if not self._evict_idle(session):
                 return False
         session.target = len(session.ids) - 1
-        self.records.begin(resident.place, request, session.ids)
+        self.records.begin(resident.place, request, session.ids, self.reasoning_tokens)
         self.records.routes_start[resident.place] = cached
         self._metrics.shared_tokens += spared + cached
         return True

@@ -92,7 +92,7 @@ class GenerationRequest:
     """Sample among the most likely tokens that together reach this probability."""
     seed: int = 0
     reasoning: bool = False
-    """Whether the context ends inside reasoning."""
+    """Whether reasoning is on: the context ends inside it, or the policy may begin it (the engine knows its chat format)."""
     budget: ReasoningBudget | None = None
     stop_ids: tuple[int, ...] | None = None
     """None: the engine's own; (): nothing but the length stops."""
@@ -121,7 +121,7 @@ class GenerationRequest:
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise RequestError(f"deadline_s is a positive number of seconds, got {self.deadline_s}")
         if self.budget is not None and not self.reasoning:
-            raise RequestError("a reasoning budget needs a context that ends inside reasoning: reasoning=True")
+            raise RequestError("a reasoning budget asks for reasoning=True: without it none would be counted")
         end = 0
         for span in self.media:
             if span.offset < end or span.length < 1 or span.offset + span.length > len(self.token_ids):

@@ -43,6 +43,7 @@ class ChatRenderer:
         control = tokenizer.control
         self.start_id, self.end_id = control["<|im_start|>"], control["<|im_end|>"]
         self.think_id, self.think_end_id = control["<think>"], control["</think>"]
+        self.think_begin_id = None  # the prompt opens reasoning
         self.call_id, self.call_end_id = control["<tool_call>"], control["</tool_call>"]
         self.stop_ids = (self.end_id,)
         self._control = set(control.values())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .budget import BudgetRows
+from .budget import BudgetRows, ReasoningTokens
 from .engine import GenerationRequest, GenerationResult, StopReason
 from .sampling import Warp, uniforms
 
@@ -48,7 +48,7 @@ class Records:
         self.unstopped = np.zeros(num_places, bool)
         """Places that nothing but their length stops."""
 
-    def begin(self, place: int, request: GenerationRequest, ids: np.ndarray) -> None:
+    def begin(self, place: int, request: GenerationRequest, ids: np.ndarray, tokens: ReasoningTokens | None) -> None:
         length, capacity = len(ids), self.ids.shape[1]
         self.ids[place, :length] = ids
         self.length[place] = self.start[place] = length
@@ -58,7 +58,7 @@ class Records:
         self.min_end[place] = length + request.min_new_tokens if request.min_new_tokens else 0
         (self.held.add if request.min_new_tokens else self.held.discard)(place)
         self.seed[place] = np.uint64(request.seed % 2**64)
-        self.budget.begin(place, request.reasoning, request.budget)
+        self.budget.begin(place, request.reasoning, request.budget, tokens)
         self.supports.pop(place, None)
         self.stop_ids.pop(place, None)
         if not request.full_support:

@@ -31,6 +31,11 @@ class Renderer(Protocol):
         ...
 
     @property
+    def think_begin_id(self) -> int | None:
+        """The id by which the policy begins to reason. None where the prompt does it, or where there is no such token."""
+        ...
+
+    @property
     def think_end_id(self) -> int | None:
         """The id that ends reasoning. None where the format has no such token: then no budget can be kept."""
         ...

@@ -32,7 +32,8 @@ class EngineResponder:
     async def __call__(
         self, messages: Sequence[Message], tools: Sequence[ToolSchema] = (), limits: Limits | None = None
     ) -> Message:
-        budget = limits.reasoning_budgets[0] if limits else None
+        thinks = self.renderer.think_end_id is not None
+        budget = limits.reasoning_budgets[0] if limits and thinks else None
         ids = self.renderer.open(messages, tools, reasoning=budget != 0)
         session = self.engine.session()
         try:

@@ -25,37 +25,46 @@ def make_engine(
     policy: Policy | TransformersPolicy, *, num_slots: int, capacity: int, **options: Any
 ) -> BatchingEngine:
     """An engine of a policy, synchronous unless the options say otherwise, with what it must know of the chat format."""
-    if isinstance(policy, TransformersPolicy):
-        from .transformers_engine import TransformersEngine
+    if not isinstance(policy, TransformersPolicy):
+        return native_engine(policy, num_slots=num_slots, capacity=capacity, **options)
+    from .transformers_engine import TransformersEngine
 
-        stop_ids = TemplateRenderer(policy.tokenizer).stop_ids
-        settings: dict[str, Any] = {"synchronous": True, **options}
-        return TransformersEngine(policy.model, stop_ids=stop_ids, num_slots=num_slots, capacity=capacity, **settings)
-    return native_engine(policy, num_slots=num_slots, capacity=capacity, **options)
+    renderer = make_renderer(policy)
+    return TransformersEngine(
+        policy.model,
+        stop_ids=renderer.stop_ids,
+        reasoning_tokens=reasoning_tokens(renderer, policy.model.config.vocab_size),
+        num_slots=num_slots,
+        capacity=capacity,
+        **{"synchronous": True, **options},
+    )
 
 
 def native_engine(policy: Policy, *, num_slots: int, capacity: int, **options: Any) -> NativeEngine:
     """The engine of a hybrid policy."""
+    renderer = make_renderer(policy)
     return NativeEngine(
         policy.model,
-        stop_ids=ChatRenderer(policy.tokenizer).stop_ids,
-        reasoning_tokens=reasoning_tokens(policy),
+        stop_ids=renderer.stop_ids,
+        reasoning_tokens=reasoning_tokens(renderer, policy.model.config.vocab_size),
         num_slots=num_slots,
         capacity=capacity,
         **options,
     )
 
 
-def reasoning_tokens(policy: Policy) -> ReasoningTokens:
-    """The tokens by which an engine counts and closes a policy's reasoning."""
-    renderer = ChatRenderer(policy.tokenizer)
-    ends_line, ends_sentence = np.zeros((2, policy.model.config.vocab_size), bool)
-    ends_line[policy.tokenizer.newline_ids()] = True
-    ends_sentence[policy.tokenizer.sentence_end_ids()] = True
+def reasoning_tokens(renderer: Renderer, vocab_size: int) -> ReasoningTokens | None:
+    """The tokens by which an engine counts and closes reasoning. None where the chat format has none for it."""
+    if renderer.think_end_id is None:
+        return None
+    marks = np.zeros((2, vocab_size), bool)
+    for ends, ids in zip(marks, (renderer.line_end_ids(), renderer.sentence_end_ids()), strict=True):
+        ends[[token for token in ids if token < vocab_size]] = True
     return ReasoningTokens(
+        closing=np.array(renderer.closing_ids()),
         end_id=renderer.think_end_id,
         call_id=renderer.call_id,
-        newline_id=policy.tokenizer.encode("\n")[0],
-        ends_line=ends_line,
-        ends_sentence=ends_sentence,
+        begin_id=renderer.think_begin_id,
+        ends_line=marks[0],
+        ends_sentence=marks[1],
     )

@@ -56,6 +56,8 @@ class TemplateRenderer:
         self.call_id = control.get(Kind.CALL.value) if self.style else None
         self.stop_ids = self._find_stop_ids(tokenizer.eos_token_id)
         self._opened, self._lead, self._gap = self._find_reasoning()
+        begins = self.think_end_id is not None and not self._opened
+        self.think_begin_id = control.get(Kind.THINK.value) if begins else None
 
     @staticmethod
     def load(folder: Path | str, **options: Any) -> TemplateRenderer:

@@ -1,6 +1,11 @@
 """Shared fixtures: a small policy with a tokenizer of its own, made once."""
 
+import importlib.util
 import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -17,6 +22,21 @@ OURS = ("math/Arithmetic-v0", "tools/Calculator-v0", "chat/Guess-v0")
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # two threads collapse when the cores are shared
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[[str], ModuleType]:
+    """A file of benchmarks/, which is no package."""
+
+    def load(name: str) -> ModuleType:
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+            assert spec is not None and spec.loader is not None
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")

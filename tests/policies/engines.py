@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swannery.policies import HybridModel, Policy, ReasoningTokens, native_engine, reasoning_tokens
+from swannery.policies import HybridModel, Policy, ReasoningTokens, make_renderer, native_engine, reasoning_tokens
 from swannery.policies.batching import BatchingEngine
 from swannery.policies.simulated import SimulatedEngine
 from swannery.policies.transformers_engine import TransformersEngine
@@ -29,20 +29,29 @@ class Subject:
 
 
 def _small_tokens(vocab_size: int) -> ReasoningTokens:
-    ends_line = np.zeros(vocab_size, bool)
+    ends_line, ends_sentence = np.zeros((2, vocab_size), bool)
     ends_line[[NEWLINE, 9]] = True
-    return ReasoningTokens(end_id=END, call_id=CALL, newline_id=NEWLINE, ends_line=ends_line)
+    return ReasoningTokens(
+        closing=np.array([NEWLINE, END, NEWLINE]),
+        end_id=END,
+        call_id=CALL,
+        begin_id=None,
+        ends_line=ends_line,
+        ends_sentence=ends_sentence,
+    )
 
 
 def native(policy: Policy, synchronous: bool) -> Subject:
     config = policy.model.config
+    tokens = reasoning_tokens(make_renderer(policy), config.vocab_size)
+    assert tokens is not None
     return Subject(
         lambda **options: native_engine(
             policy, **{"num_slots": 16, "capacity": 256, "synchronous": synchronous, **options}
         ),
         config.vocab_size,
         policy.tokenizer.control["<|im_end|>"],
-        reasoning_tokens(policy),
+        tokens,
         HybridModel(config, seed=8).state_dict(),
     )
 

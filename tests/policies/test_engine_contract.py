@@ -285,7 +285,7 @@ def test_what_cannot_be_served_is_refused_and_disturbs_nobody(subject: Any) -> N
         ({"min_new_tokens": 99}, "min_new_tokens is between"),
         ({"min_new_tokens": 3, "stop_ids": ()}, "keeps stop tokens back"),
         ({"deadline_s": 0.0}, "deadline_s"),
-        ({"budget": ReasoningBudget(limit=3)}, "ends inside reasoning"),
+        ({"budget": ReasoningBudget(limit=3)}, "asks for reasoning=True"),
         ({"media": (MediaSpan(offset=2, length=9, content_hash="a"),)}, "media spans lie in the context"),
     ],
 )
