@@ -6,9 +6,9 @@ that needs them.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
 
 USAGE = """\
 usage: swannery VERB ...
@@ -26,18 +26,16 @@ usage: swannery VERB ...
 `swannery VERB --help` tells the rest."""
 
 
-def _verbs() -> dict[str, Callable[[list[str]], int]]:
-    from .cli import check, doctor, evaluate, fetch, new, sample, train
-
-    return {
-        "train": train,
-        "eval": evaluate,
-        "sample": sample,
-        "fetch": fetch,
-        "check": check,
-        "new": new,
-        "doctor": doctor,
-    }
+VERBS = {
+    "train": "cli:train",
+    "eval": "cli_policies:evaluate",
+    "sample": "cli_policies:sample",
+    "fetch": "cli_policies:fetch",
+    "check": "cli_environments:check",
+    "new": "cli_environments:new",
+    "doctor": "cli:doctor",
+}
+"""Where each verb is: module:function."""
 
 
 def main() -> int:
@@ -53,15 +51,16 @@ def main() -> int:
         print(__version__)
         return 0
     verb, rest = arguments[0], arguments[1:]
-    if verb not in (names := ("train", "eval", "sample", "fetch", "check", "new", "doctor")):
+    if verb not in VERBS:
         import difflib
 
-        close = difflib.get_close_matches(verb, names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(VERBS)}."
         print(f"swannery: no verb {verb!r}. {hint}", file=sys.stderr)
         return 2
     try:
-        return _verbs()[verb](rest)
+        module, name = VERBS[verb].split(":")
+        return getattr(importlib.import_module(f".{module}", __package__), name)(rest)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("swannery"):
             raise

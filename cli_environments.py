@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from .cli import told
 from .environments import registered
 from .environments.checker import Finding, check_all
 from .environments.importing import import_file
@@ -31,6 +32,7 @@ class CheckArguments:
     """Findings as one JSON line."""
 
 
+@told
 def check(arguments: list[str]) -> int:
     """Check environments. Exit code 1 where something is found."""
     chosen = tyro.cli(CheckArguments, args=arguments, prog="swannery check")
@@ -84,6 +86,7 @@ class NewArguments:
     folder: Path = Path(".")
 
 
+@told
 def new(arguments: list[str]) -> int:
     """Write an environment from a template."""
     from .rl.config import ConfigError

@@ -51,10 +51,10 @@ class _Watchdog:
     def disarm(self, alarm: _Alarm) -> None:
         try:
             self.alarms.remove(alarm)
-        except KeyError:  # fired: perhaps raised already, perhaps still on its way: then it is called back
+        except KeyError:  # fired: perhaps raised already, perhaps still on its way
             with self.lock:
                 self.fired.discard(alarm)
-                _raise_in(alarm.thread, None)
+                _call_back()
 
     def wake(self) -> None:
         with self.lock:
@@ -86,12 +86,22 @@ class _Watchdog:
                     self.awake = True
 
 
-def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
-    """Raise in another thread at its next bytecode; None takes back what has not been raised yet."""
+def _raise_in(thread: int, exception: type[BaseException]) -> None:
+    """Raise in another thread at its next bytecode."""
     import ctypes
 
-    target = ctypes.py_object(exception) if exception is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), target)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
+
+
+def _call_back() -> None:
+    """Take back what was not raised in this thread yet: it is raised here, and caught. Were it replaced by NULL, CPython 3.11
+    would go on to look for it in every thread, and a line tracer (coverage, a debugger) would never get past a call."""
+    try:
+        _raise_in(threading.get_ident(), Overtime)
+        for _ in range(2):  # a jump back, where it is raised at the latest
+            pass
+    except Overtime:
+        pass
 
 
 _watchdog = _Watchdog()

@@ -55,9 +55,9 @@ class BudgetRows:
     def begin(
         self, place: int, reasoning: bool, budget: ReasoningBudget | None, tokens: ReasoningTokens | None
     ) -> None:
-        opens = reasoning and tokens is not None
-        self.may_begin[place] = opens and tokens.begin_id is not None
-        self.inside[place] = opens and tokens.begin_id is None
+        counted = reasoning and tokens is not None
+        opened = tokens is None or tokens.begin_id is None
+        self.may_begin[place], self.inside[place] = counted and not opened, counted and opened
         self.used[place], self.hit[place], self.closing_at[place] = 0, False, -1
         self.limit[place] = UNLIMITED if budget is None else budget.limit
         self.hard_limit[place] = UNLIMITED if budget is None else budget.limit + budget.grace

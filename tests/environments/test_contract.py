@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from typing import Any, Literal
@@ -310,6 +312,17 @@ def test_guarded_code_is_ended_in_its_own_thread_and_nothing_is_raised_afterward
         return 7
 
     assert guarded(5.0, outer) == 7
+
+
+def test_an_alarm_that_is_taken_back_leaves_line_tracers_working() -> None:
+    """CPython 3.11: with an exception of no thread outstanding, a traced call never begins."""
+    program = (
+        "import sys, time\nfrom swannery.environments import deadline\n"
+        "alarm = deadline._Alarm(time.monotonic())\ndeadline._watchdog.fired.add(alarm)\ndeadline._watchdog.disarm(alarm)\n"
+        "sys.settrace(lambda *_: None)\n(lambda: None)()\nsys.settrace(None)\nprint('traced')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "traced\n"
 
     async def thread_name() -> str:
         return await in_thread(5.0, lambda: threading.current_thread().name)
