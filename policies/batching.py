@@ -17,16 +17,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 
+from .admission import Admission
 from .budget import ReasoningTokens
 from .conversation import Conversation, Housed, Stage
-from .decoder import Decoder, Piece
+from .decoder import Decoder
 from .engine import (
     EngineMetrics,
     EngineStopped,
@@ -36,18 +36,14 @@ from .engine import (
     StopReason,
     as_they_finish,
 )
+from .prefill import Prefill
 from .records import Records
 from .residence import Residence
 from .sampling import sample
 
-GATHER_STEPS = 4
-
 
 class BatchingEngine:
     """Serves one Decoder. Use as `async with engine:`."""
-
-    patience_s, idle_patience_s = 1.0, 0.05
-    """A session that is idle for less is not put out: while others work, and while nobody does."""
 
     def __init__(
         self,
@@ -63,7 +59,7 @@ class BatchingEngine:
     ) -> None:
         self.decoder, self.capacity, self.num_slots = decoder, capacity, num_slots
         self.policy_version, self.epoch = 0, 0
-        self.synchronous, self.prefill_tokens, self.wait_s = synchronous, prefill_tokens, wait_s
+        self.synchronous, self.wait_s = synchronous, wait_s
         self.stop_ids = np.array(stop_ids, np.int64)
         self._stops = np.zeros(decoder.vocab_size, bool)
         self._stops[self.stop_ids] = True
@@ -71,15 +67,18 @@ class BatchingEngine:
         self.records = Records(num_slots, capacity, decoder.route_shape, decoder.num_experts)
         self.residence: Residence[Housed] = Residence(decoder, self.records, num_slots, capacity)
         self.sessions: set[Conversation] = set()
-        self.returning: deque[Conversation] = deque()
-        self.newcomers: deque[Conversation] = deque()
-        self.prefilling: list[Conversation] = []
         self._metrics = EngineMetrics()
+        self.admission = Admission(
+            self.residence, self._metrics, num_slots=num_slots, capacity=capacity, synchronous=synchronous
+        )
+        self.prefill = Prefill(
+            self.residence, self._metrics, num_slots=num_slots, num_tokens=prefill_tokens, all_at_once=synchronous
+        )
         self._changed, self._rested = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._paused: PauseMode | None = None
-        self._numbers = self._tickets = self._deadlines = self._steps_since_prefill = 0
+        self._numbers = self._tickets = self._deadlines = 0
 
     async def __aenter__(self) -> Self:
         self._changed, self._rested = asyncio.Event(), asyncio.Event()
@@ -117,15 +116,15 @@ class BatchingEngine:
         self.policy_version = version
         self.epoch += 1
         self.residence.prefixes.drop_all()
-        for session in self.prefilling:  # nothing was sampled from these states yet
-            self._begin_anew(session)
+        for session in self.prefill.sessions:  # nothing was sampled from these states yet
+            self.prefill.begin_anew(session, self.epoch)
 
     async def pause(self, mode: PauseMode = PauseMode.DRAIN) -> None:
         self._check_running()
         self._paused = mode
         self._rested.clear()
         self._changed.set()
-        if mode is PauseMode.DRAIN and (self.prefilling or self.residence.num_decoding):
+        if mode is PauseMode.DRAIN and self._num_working:
             await self._rested.wait()
 
     def resume(self) -> None:
@@ -133,8 +132,8 @@ class BatchingEngine:
             stale = [s for s in self.decoding if s.resident.epoch != self.epoch]
             self.residence.stop([s.resident for s in stale])
             for session in stale:
-                self._begin_anew(session)
-            self.prefilling += stale
+                session.stage = Stage.PREFILL
+                self.prefill.add_anew(session, self.epoch)
         self._paused = None
         self._changed.set()
 
@@ -143,11 +142,15 @@ class BatchingEngine:
         held = {page for s in self.sessions for page in s.resident.pages}
         housed = sum(s.resident.housed for s in self.sessions)
         now = self._metrics
-        now.running, now.queued = self.residence.num_decoding, self._num_queued + len(self.prefilling)
+        now.running, now.queued = self.residence.num_decoding, len(self.admission) + len(self.prefill)
         now.cache_bytes = len(held) * self.decoder.page_bytes + housed * self.decoder.row_bytes
         return now
 
     # Conversations' side.
+
+    def now(self) -> float:
+        """By the clock of the event loop, which a simulation may own."""
+        return asyncio.get_running_loop().time()
 
     def submit(self, session: Conversation, request: GenerationRequest, ids: np.ndarray) -> None:
         self._tickets += 1
@@ -158,7 +161,7 @@ class BatchingEngine:
         self._enqueue(session)
 
     def _enqueue(self, session: Conversation) -> None:
-        (self.returning if session.resident.housed else self.newcomers).append(session)
+        self.admission.add(session)
         self._changed.set()
 
     def withdraw(self, session: Conversation) -> None:
@@ -181,11 +184,9 @@ class BatchingEngine:
     def _leave(self, session: Conversation) -> None:
         """Out of the stage it is in, to idle."""
         if session.stage is Stage.QUEUED:
-            for queue in (self.returning, self.newcomers):
-                if session in queue:
-                    queue.remove(session)
+            self.admission.remove(session)
         elif session.stage is Stage.PREFILL:
-            self.prefilling.remove(session)
+            self.prefill.remove(session)
         elif session.stage is Stage.DECODE:
             self.residence.stop([session.resident])
         assert session.request is not None
@@ -217,16 +218,16 @@ class BatchingEngine:
                 await self._until_ready()
                 self._end_late()
                 self._admit()
-                self._prefill()
+                self._arrive(self.prefill.advance())
                 await self._pace()
                 if not self._ready():  # somebody left or paused meanwhile
                     continue
                 if self.residence.num_decoding:
                     self._step()
-                elif self._num_queued and not self.prefilling:  # no room: somebody comes back, or makes it
+                elif self.admission and not self.prefill:  # no room: somebody comes back, or makes it
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self.idle_patience_s):
+                        async with asyncio.timeout(self.admission.idle_patience_s):
                             await self._changed.wait()
         except Exception as error:
             self._failure = error
@@ -236,12 +237,13 @@ class BatchingEngine:
             self._rested.set()
 
     def _ready(self) -> bool:
-        working = bool(self.prefilling or self.residence.num_decoding)
+        working = self._num_working > 0
         if self._paused is not None:
             return self._paused is PauseMode.DRAIN and working
+        wanted = working or len(self.admission) > 0
         if self.synchronous:  # every open session waits for the engine
-            return bool(self._num_queued or working) and all(s.stage is not Stage.IDLE for s in self.sessions)
-        return working or self._num_queued > 0
+            return wanted and all(s.stage is not Stage.IDLE for s in self.sessions)
+        return wanted
 
     async def _until_ready(self) -> None:
         while not self._ready():
@@ -265,149 +267,37 @@ class BatchingEngine:
         waiting = [s.deadline for s in self.sessions if s.stage is not Stage.IDLE]
         if not waiting:
             return None
-        return min(max(min(waiting) - asyncio.get_running_loop().time(), 0.0), self.wait_s) + 1e-3
+        return min(max(min(waiting) - self.now(), 0.0), self.wait_s) + 1e-3
 
     def _end_late(self) -> None:
         if not self._deadlines:
             return
-        now = asyncio.get_running_loop().time()
+        now = self.now()
         for session in [s for s in self.sessions if s.stage is not Stage.IDLE and s.deadline <= now]:
             self._metrics.deadlines += 1
             self._finish(session, StopReason.DEADLINE)
 
     def _admit(self) -> None:
-        """House queued requests in their order while there is room. Those whose state is here go first: newcomers that wait
-        for their rows would otherwise keep them waiting."""
+        """House queued requests while there is room."""
         if self._paused is not None:
             return
-        for queue in (self.returning, self.newcomers):
-            if self.synchronous and queue:
-                ordered = sorted(queue, key=lambda s: (s.order, s.number))
-                queue.clear()
-                queue.extend(ordered)
-            while queue and self._house(queue[0]):
-                session = queue.popleft()
-                session.stage = Stage.PREFILL
-                self.prefilling.append(session)
+        for session, cached in self.admission.house(self.sessions, self._num_working, self.epoch):
+            assert session.request is not None
+            place = session.resident.place
+            self.records.begin(place, session.request, session.ids, self.reasoning_tokens)
+            self.records.routes_start[place] = cached
+            session.stage = Stage.PREFILL
+            self.prefill.add(session)
+
+    def _arrive(self, sessions: Sequence[Conversation]) -> None:
+        """Contexts are whole: their conversations decode."""
+        for session in sessions:
+            session.stage = Stage.DECODE
+        self.residence.start(session.resident for session in sessions)
 
     @property
-    def _num_queued(self) -> int:
-        return len(self.returning) + len(self.newcomers)
-
-    def _house(self, session: Conversation) -> bool:
-        request, resident = session.request, session.resident
-        assert request is not None
-        if resident.housed and resident.epoch != self.epoch:
-            self.residence.forget(resident)
-        most = min(self.capacity, len(session.ids) + request.max_new_tokens)
-        while True:
-            cached = resident.cached
-            housed, spared = self.residence.house(resident, session.ids[:-1], request.media, most, self.epoch)
-            if housed:
-                break
-            if not self._evict_idle(session):
-                return False
-        session.target = len(session.ids) - 1
-        self.records.begin(resident.place, request, session.ids, self.reasoning_tokens)
-        self.records.routes_start[resident.place] = cached
-        self._metrics.shared_tokens += spared + cached
-        return True
-
-    def _evict_idle(self, newcomer: Conversation) -> bool:
-        """Make room of the session that was idle for longest. Computing its state anew costs more than waiting, so newcomers
-        wait while half of the slots work, or while it may come back at once."""
-        working = self.residence.num_decoding + len(self.prefilling)
-        if 2 * working >= self.num_slots:
-            return False
-        idle = [s for s in self.sessions if s.stage is Stage.IDLE and s.resident.housed]
-        oldest = min(idle, key=lambda s: s.idle_since, default=None)
-        patience_s = self.patience_s if working else self.idle_patience_s
-        if oldest is None or asyncio.get_running_loop().time() - oldest.idle_since < patience_s:
-            return False
-        self.residence.evict(oldest.resident)
-        self._metrics.evicted += 1
-        return True
-
-    # Prefill.
-
-    def _prefill(self) -> None:
-        """Compute contexts: all of them in synchronous mode, otherwise one batch, so that the others' steps go on. While most
-        slots decode, a few contexts are waited for: a call costs as much for one as for many."""
-        busy = 2 * self.residence.num_decoding > self.num_slots and not self.synchronous
-        self._steps_since_prefill += 1
-        if busy and self._steps_since_prefill < GATHER_STEPS and 16 * len(self.prefilling) < self.num_slots:
-            return
-        if self.prefilling:
-            self._steps_since_prefill = 0
-        while self.prefilling:
-            batch, room, leading = [], self.prefill_tokens, set()
-            for session in self.prefilling:
-                missing = session.target - session.resident.cached
-                if session.resident.cached == 0 and missing and session.key in leading:
-                    continue  # follows the one that computes the same
-                take = missing if missing <= room else room // self.decoder.page_size * self.decoder.page_size
-                if missing and not take:
-                    break
-                leading.add(session.key)
-                batch.append((session, take))
-                room -= take
-            self._compute([(session, take) for session, take in batch if take])
-            self._arrive([s for s, _ in batch if s.resident.cached == s.target])
-            if not self.synchronous:
-                break
-
-    @torch.inference_mode()
-    def _compute(self, batch: list[tuple[Conversation, int]]) -> None:
-        if not batch:
-            return
-        pieces = []
-        for session, take in batch:
-            resident, place = session.resident, session.resident.place
-            self.residence.grow(resident, resident.cached + take)
-            ids = self.records.ids[place, resident.cached : resident.cached + take]
-            pieces.append(Piece(resident.row, self.residence.tables[place], resident.cached, ids))
-        began = time.perf_counter()
-        routes = self.decoder.prefill(pieces)
-        self._metrics.model_s += time.perf_counter() - began
-        at = 0
-        for session, take in batch:
-            resident = session.resident
-            self.records.routes[resident.place, resident.cached : resident.cached + take] = routes[at : at + take]
-            resident.cached += take
-            at += take
-        self._metrics.prefill_tokens += at
-
-    def _arrive(self, sessions: list[Conversation]) -> None:
-        """Contexts are whole: those who wait for the same one get a copy, and all of them decode."""
-        arrived = []
-        for session in sessions:
-            arrived.append(session)
-            if not session.shares:
-                continue
-            assert session.request is not None
-            self.residence.keep(session.resident, session.request.media)
-            for other in self.prefilling:
-                if other is not session and other.resident.cached == 0 and other.target and other.key == session.key:
-                    self.residence.follow(other.resident, session.resident)
-                    self._metrics.shared_tokens += session.resident.cached
-                    arrived.append(other)
-        if arrived:
-            gone = set(arrived)
-            self.prefilling = [s for s in self.prefilling if s not in gone]
-            for session in arrived:
-                session.stage = Stage.DECODE
-            self.residence.start(s.resident for s in arrived)
-
-    def _begin_anew(self, session: Conversation) -> None:
-        """Compute the state of a request in flight by the present weights."""
-        place = session.resident.place
-        self.residence.forget(session.resident)
-        session.resident.epoch = self.epoch
-        session.stage = Stage.PREFILL
-        session.target = int(self.records.length[place]) - 1
-        if session.target >= len(session.ids):
-            session.goes_alone()
-        self.records.routes_start[place] = 0
+    def _num_working(self) -> int:
+        return len(self.prefill) + self.residence.num_decoding
 
     # Decoding.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ class Conversation:
             self.goes_alone()
         else:
             self.shares, self.key = True, (self.ids[:-1].tobytes(), request.media)
-        self.deadline = math.inf if request.deadline_s is None else time.monotonic() + request.deadline_s
+        self.deadline = math.inf if request.deadline_s is None else self.engine.now() + request.deadline_s
         self._future = asyncio.get_running_loop().create_future()
         self.engine.submit(self, request, self.ids)
         self.stage = Stage.QUEUED
@@ -96,7 +95,7 @@ class Conversation:
 
     def finish(self, result: GenerationResult, history: np.ndarray) -> None:
         assert self.request is not None
-        self.history, self.media, self.idle_since = history, self.request.media, time.monotonic()
+        self.history, self.media, self.idle_since = history, self.request.media, self.engine.now()
         self.request = None
         if self._future is not None and not self._future.done():
             self._future.set_result(result)

@@ -108,7 +108,7 @@ def test_conversations_beyond_the_slots_take_turns_and_keep_their_states(policy:
                 await asyncio.sleep(0.002)
             session.close()
 
-        engine.patience_s = engine.idle_patience_s = 30.0
+        engine.admission.patience_s = engine.admission.idle_patience_s = 30.0
         await asyncio.gather(*(episode(i) for i in range(20)))
         assert engine.metrics.evicted == 0 and engine.metrics.prefill_tokens == 20 * (39 + 2)
 

@@ -75,7 +75,7 @@ def test_a_script_is_said_with_true_logprobs() -> None:
 
 
 def test_faults_strike_as_asked_and_are_counted() -> None:
-    (results, struck), _ = simulate(
+    (results, struck), seconds = simulate(
         requests(400, max_new_tokens=5, stop_ids=(), deadline_s=50.0),
         lambda e: dict(e.faults_struck),
         pace=Pace(step_s=0.01),
@@ -89,6 +89,7 @@ def test_faults_strike_as_asked_and_are_counted() -> None:
     late = [r for r in results if not isinstance(r, Exception) and r.stop_reason is StopReason.DEADLINE]
     assert 20 < raised == struck["raises"] < 65 and len(late) == struck["hangs"] == 1 and struck["slow"] > 5
     assert sum(not isinstance(r, Exception) and len(r.token_ids) == 5 for r in results) == 400 - raised - 1
+    assert 50 < seconds < 51  # the one that hangs waits for its deadline by the simulated clock
 
 
 def test_an_engine_that_dies_tells_all() -> None:
