@@ -214,3 +214,19 @@ class Responder(Protocol):
     async def __call__(
         self, messages: Sequence[Message], tools: Sequence[ToolSchema] = (), limits: Limits | None = None
     ) -> Message: ...
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written down: Python's strings may hold lone surrogates, which no encoding knows."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def legible(text: str) -> str:
+    """Text with lone surrogates replaced by U+FFFD."""
+    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -18,7 +18,7 @@ from collections import Counter
 import torch
 
 from swannery.environments import make
-from swannery.policies import HybridModel, PauseMode, Policy, Tokenizer, make_renderer, native_engine, preset
+from swannery.policies import HybridModel, PauseMode, Policy, Tokenizer, make_engine, make_renderer, preset
 from swannery.rl.demonstrations import training_text
 from swannery.rl.evaluation import budget_violations
 from swannery.rl.runner import EnvironmentPool, RolloutSpec, rollout
@@ -33,7 +33,7 @@ async def fuzz(num_rollouts: int, seed: int) -> Counter[str]:
     others = [HybridModel(policy.model.config, seed=s).state_dict() for s in range(1, 4)]
     pools = {env_id: EnvironmentPool(lambda e=env_id: make(e)) for env_id in ENVIRONMENTS}
     renderer, room = make_renderer(policy), asyncio.Semaphore(128)
-    async with native_engine(policy, num_slots=96, capacity=512, synchronous=False) as engine:
+    async with make_engine(policy, num_slots=96, capacity=512, synchronous=False) as engine:
 
         async def play(number: int) -> None:
             async with room:

@@ -22,9 +22,9 @@ from typing import Any
 
 from rendering_worlds import STRUCTURE, World, text, worlds
 
-from swannery.messages import Message, ToolCall, ToolSchema, Turn
+from swannery.messages import Message, ToolCall, ToolSchema, Turn, legible
 from swannery.policies import ChatRenderer, TemplateRenderer, Tokenizer
-from swannery.policies.toolcalls import NEMOTRON, legible
+from swannery.policies.toolcalls import NEMOTRON
 
 Counts = collections.Counter[str]
 TOOLS = [

@@ -24,7 +24,7 @@ from gymnasium.vector.utils import (
 )
 
 from ..messages import Audio as Sound
-from ..messages import Message, ToolCall, ToolSchema
+from ..messages import Message, ToolCall, ToolSchema, is_unicode
 from ..messages import Turn as Action
 from . import wire
 
@@ -80,7 +80,7 @@ class Chat(_Language[tuple[Message, ...]]):
         return tuple([Message("user", _random_text(self.np_random)) for _ in range(count)])
 
     def contains(self, x: Any) -> bool:
-        return isinstance(x, tuple) and all(isinstance(m, Message) and _legible(m.text) for m in x)
+        return isinstance(x, tuple) and all(isinstance(m, Message) and _is_text(m.text) for m in x)
 
     def _to_plain(self, sample: tuple[Message, ...]) -> Any:
         return [wire.message_to_dict(message) for message in sample]
@@ -107,9 +107,9 @@ class Turn(_Language[Action]):
 
     def contains(self, x: Any) -> bool:
         if isinstance(x, str):
-            return _legible(x)
+            return _is_text(x)
         if isinstance(x, Action):
-            return _legible(x.answer) and _legible(x.reasoning or "")
+            return _is_text(x.answer) and _is_text(x.reasoning or "")
         return isinstance(x, Mapping) and x.get("role", "assistant") == "assistant"
 
     def _to_plain(self, sample: Action) -> Any:
@@ -206,8 +206,8 @@ def _random_value(kind: Mapping[str, Any], defs: Mapping[str, Any], rng: np.rand
     return kind.get("const", _random_text(rng))
 
 
-def _legible(text: Any) -> bool:
-    return isinstance(text, str) and wire._is_text(text)
+def _is_text(text: Any) -> bool:
+    return isinstance(text, str) and is_unicode(text)
 
 
 # Gymnasium's vector utilities: a batch is a tuple with one entry for each environment.

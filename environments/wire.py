@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..messages import Audio, Message, Part, Task, Text, ToolCall, Turn
+from ..messages import Audio, Message, Part, Task, Text, ToolCall, Turn, is_unicode, legible
 
 _ACTIONS = "step takes a Turn, text, or a message such as {'role': 'assistant', 'content': ...}"
 
@@ -35,21 +35,21 @@ def read_action(action: Any, max_chars: int) -> Turn:
         raise TypeError(f"a turn's answer and reasoning are text, got {type(answer).__name__}")
     if not turn.tool_calls and answer.isascii() and len(answer) <= max_chars and reasoning is None:
         return turn
-    return _legible(turn, max_chars)
+    return _cleaned(turn, max_chars)
 
 
-def _legible(turn: Turn, max_chars: int) -> Turn:
+def _cleaned(turn: Turn, max_chars: int) -> Turn:
     verdict, answer, reasoning, calls = turn.malformed, turn.answer, turn.reasoning, turn.tool_calls
     length, named = len(answer) + len(reasoning or ""), True
     for call in calls:
         length += _size(call.arguments, max_chars)
-        named = named and _is_text(call.name)
+        named = named and is_unicode(call.name)
     if length > max_chars:
         verdict = f"a turn of over {max_chars} characters is not read; write less"
         answer, reasoning, calls = answer[:max_chars], reasoning and reasoning[:max_chars], ()
-    if not (named and _is_text(answer) and _is_text(reasoning or "")):
+    if not (named and is_unicode(answer) and is_unicode(reasoning or "")):
         verdict = "the text holds characters that are no Unicode (lone surrogates)"
-        answer, reasoning, calls = _replaced(answer), reasoning and _replaced(reasoning), ()
+        answer, reasoning, calls = legible(answer), reasoning and legible(reasoning), ()
     elif not all([_holds_text(call.arguments) for call in calls]):
         verdict, calls = "an argument holds characters that are no Unicode, or is nested too deeply", ()
     if verdict is turn.malformed:
@@ -219,20 +219,6 @@ def _parts(content: Any) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _is_text(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _replaced(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
 _DEEPEST = 64
 _TEXTLESS = frozenset({int, float, bool, type(None)})
 
@@ -240,7 +226,7 @@ _TEXTLESS = frozenset({int, float, bool, type(None)})
 def _holds_text(value: Any, depth: int = 0) -> bool:
     """Whether a JSON-like value holds Unicode throughout and is not nested beyond reason."""
     if isinstance(value, str):
-        return _is_text(value)
+        return is_unicode(value)
     if depth > _DEEPEST:
         return False
     if isinstance(value, (dict, Mapping)):  # dict first: to ask about a Mapping is slow

@@ -19,7 +19,7 @@ from .hybrid import HybridModel, weights_hash
 from .native import NativeEngine
 from .rendering import ChatRenderer, Renderer, TemplateRenderer
 from .responder import EngineResponder
-from .serving import make_engine, make_renderer, native_engine, reasoning_tokens
+from .serving import make_engine, make_renderer, reasoning_tokens
 from .tokenizer import Tokenizer
 from .transformers_policy import TransformersPolicy, open_policy
 
@@ -50,7 +50,6 @@ __all__ = [
     "load_policy",
     "make_engine",
     "make_renderer",
-    "native_engine",
     "open_policy",
     "policy_files",
     "preset",

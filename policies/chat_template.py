@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..messages import Message, ToolCall, ToolSchema
+from ..messages import Message, ToolCall, ToolSchema, legible
 from .pieces import Piece, Pieces
-from .toolcalls import HERMES, NEMOTRON, CallStyle, legible
+from .toolcalls import HERMES, NEMOTRON, CallStyle
 from .turns import Effort, Kind
 
 ASKED = Message("user", "asked")

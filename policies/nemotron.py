@@ -16,10 +16,10 @@ import json
 import re
 from collections.abc import Sequence
 
-from ..messages import Message, ToolSchema, Turn
+from ..messages import Message, ToolSchema, Turn, legible
 from .pieces import encode_data
 from .tokenizer import CONTROL_TOKENS, TextRecorder, Tokenizer
-from .toolcalls import NEMOTRON, legible, parse_call, write_call
+from .toolcalls import NEMOTRON, parse_call, write_call
 from .turns import Effort, Kind, marked_text, read_turn
 
 _SPELT = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))

@@ -19,7 +19,7 @@ from typing import Any
 
 import tokenizers
 
-from .toolcalls import legible
+from ..messages import legible
 
 Piece = int | str
 """The id of a control token, or plain text."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from .batching import BatchingEngine
 from .budget import ReasoningTokens
 from .folder import Policy
 from .native import NativeEngine
 from .rendering import ChatRenderer, Renderer, TemplateRenderer
 from .transformers_policy import TransformersPolicy
+
+if TYPE_CHECKING:
+    from .transformers_engine import TransformersEngine
 
 
 def make_renderer(policy: Policy | TransformersPolicy) -> Renderer:
@@ -21,36 +23,28 @@ def make_renderer(policy: Policy | TransformersPolicy) -> Renderer:
     return ChatRenderer(policy.tokenizer)
 
 
+@overload
+def make_engine(policy: Policy, *, num_slots: int, capacity: int, **options: Any) -> NativeEngine: ...
+@overload
+def make_engine(policy: TransformersPolicy, *, num_slots: int, capacity: int, **options: Any) -> TransformersEngine: ...
 def make_engine(
     policy: Policy | TransformersPolicy, *, num_slots: int, capacity: int, **options: Any
-) -> BatchingEngine:
+) -> NativeEngine | TransformersEngine:
     """An engine of a policy, synchronous unless the options say otherwise, with what it must know of the chat format."""
-    if not isinstance(policy, TransformersPolicy):
-        return native_engine(policy, num_slots=num_slots, capacity=capacity, **options)
+    renderer = make_renderer(policy)
+    settings: dict[str, Any] = {
+        "stop_ids": renderer.stop_ids,
+        "reasoning_tokens": reasoning_tokens(renderer, policy.model.config.vocab_size),
+        "num_slots": num_slots,
+        "capacity": capacity,
+        "synchronous": True,
+        **options,
+    }
+    if isinstance(policy, Policy):
+        return NativeEngine(policy.model, **settings)
     from .transformers_engine import TransformersEngine
 
-    renderer = make_renderer(policy)
-    return TransformersEngine(
-        policy.model,
-        stop_ids=renderer.stop_ids,
-        reasoning_tokens=reasoning_tokens(renderer, policy.model.config.vocab_size),
-        num_slots=num_slots,
-        capacity=capacity,
-        **{"synchronous": True, **options},
-    )
-
-
-def native_engine(policy: Policy, *, num_slots: int, capacity: int, **options: Any) -> NativeEngine:
-    """The engine of a hybrid policy."""
-    renderer = make_renderer(policy)
-    return NativeEngine(
-        policy.model,
-        stop_ids=renderer.stop_ids,
-        reasoning_tokens=reasoning_tokens(renderer, policy.model.config.vocab_size),
-        num_slots=num_slots,
-        capacity=capacity,
-        **options,
-    )
+    return TransformersEngine(policy.model, **settings)
 
 
 def reasoning_tokens(renderer: Renderer, vocab_size: int) -> ReasoningTokens | None:

@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..messages import Message, ToolCall, ToolSchema, Turn
+from ..messages import Message, ToolCall, ToolSchema, Turn, legible
 from .chat_template import ASKED, ChatTemplate
 from .pieces import Piece, Pieces
-from .toolcalls import legible
 from .turns import Effort, Kind, Mark, MarkedText, marked_text, read_turn
 
 _THOUGHT, _ANSWER = "reasoned", "answered"

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..messages import ToolCall
+from ..messages import ToolCall, is_unicode
 
 MAX_DEPTH = 32
 """How deep an argument may be nested: deeper ones would end the recursion of whatever handles them next."""
@@ -174,22 +174,6 @@ def _unfit(value: Any) -> str | None:
             return None
         level = inner
     return f"the call is nested too deeply: at most {MAX_DEPTH} levels are read"
-
-
-def is_unicode(text: str) -> bool:
-    """Whether text can be written down: Python's strings may hold lone surrogates, which no encoding knows."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def legible(text: str) -> str:
-    """Text with lone surrogates replaced by U+FFFD."""
-    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _past_blanks(text: str, at: int) -> int:

@@ -31,7 +31,7 @@ from ..policies import (
     Policy,
     Tokenizer,
     load_policy,
-    native_engine,
+    make_engine,
     policy_files,
     preset,
     weights_hash,
@@ -429,7 +429,7 @@ class Controller:
     # Small things.
 
     def _engine(self, num_slots: int) -> NativeEngine:
-        engine = native_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
+        engine = make_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
         engine.policy_version = self.state.policy_version
         return engine
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swannery.policies import HybridModel, Policy, ReasoningTokens, make_renderer, native_engine, reasoning_tokens
+from swannery.policies import HybridModel, Policy, ReasoningTokens, make_engine, make_renderer, reasoning_tokens
 from swannery.policies.batching import BatchingEngine
 from swannery.policies.simulated import SimulatedEngine
 from swannery.policies.transformers_engine import TransformersEngine
@@ -46,7 +46,7 @@ def native(policy: Policy, synchronous: bool) -> Subject:
     tokens = reasoning_tokens(make_renderer(policy), config.vocab_size)
     assert tokens is not None
     return Subject(
-        lambda **options: native_engine(
+        lambda **options: make_engine(
             policy, **{"num_slots": 16, "capacity": 256, "synchronous": synchronous, **options}
         ),
         config.vocab_size,

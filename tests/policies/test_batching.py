@@ -20,14 +20,14 @@ from swannery.policies import (
     Policy,
     RequestError,
     StopReason,
-    native_engine,
+    make_engine,
 )
 
 
 def serve(policy: Policy, use: Callable[[NativeEngine], Awaitable[Any]], **options: Any) -> Any:
     async def run() -> Any:
         settings = {"num_slots": 8, "capacity": 256, "synchronous": False, **options}
-        async with asyncio.timeout(60), native_engine(policy, **settings) as engine:
+        async with asyncio.timeout(60), make_engine(policy, **settings) as engine:
             return await use(engine)
 
     return asyncio.run(run())
@@ -151,7 +151,7 @@ def test_admission_is_by_cache_bytes(policy: Policy) -> None:
     row_bytes, page_bytes = cache_bytes(policy.model.config)
     serve(policy, use, capacity=512, cache_bytes=row * row_bytes + page * page_bytes)
     with pytest.raises(ValueError, match="holds no page"):
-        native_engine(policy, num_slots=8, capacity=512, cache_bytes=1000)
+        make_engine(policy, num_slots=8, capacity=512, cache_bytes=1000)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from swannery.environments import make
-from swannery.policies import ChatRenderer, HybridModel, PauseMode, Policy, native_engine
+from swannery.policies import ChatRenderer, HybridModel, PauseMode, Policy, make_engine
 from swannery.rl.batch import Sample, TrainBatch, pack, total_weight
 from swannery.rl.learner import Learner
 from swannery.rl.mismatch import MismatchMonitor
@@ -23,7 +23,7 @@ def played(policy: Policy, update: HybridModel | None = None, **changes: Any) ->
 
     async def run() -> list[tuple[Trajectory, ...]]:
         pool = EnvironmentPool(lambda: make(settings["env_id"]))
-        async with native_engine(policy, num_slots=16, capacity=384, synchronous=False) as engine:
+        async with make_engine(policy, num_slots=16, capacity=384, synchronous=False) as engine:
             chat = ChatRenderer(policy.tokenizer)
             tasks = [asyncio.ensure_future(rollout(pool, engine, chat, spec)) for spec in specs]
             if update is not None:
