@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import cpu_s, in_child, peak_bytes, report
 
 from swannery.policies import GenerationRequest, HybridModel, NativeEngine, preset
 from swannery.policies.cache import cache_bytes
@@ -43,16 +42,6 @@ def requests(prompts: Sequence[Sequence[int]], new: Sequence[int]) -> list[Gener
         GenerationRequest(token_ids=p, max_new_tokens=n, stop_ids=(), seed=i)
         for i, (p, n) in enumerate(zip(prompts, new, strict=True))
     ]
-
-
-def cpu_s(work: Callable[[], Any], repeats: int = 3) -> float:
-    """The best of the repeats: other programs only add to it."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def serve(make: Callable[[], Any], batches: Sequence[Sequence[GenerationRequest]]) -> Any:
@@ -211,8 +200,7 @@ def episodes_figures() -> dict[str, float]:
 
 def memory_figures() -> dict[str, float]:
     """Peak memory of a process that fills its cache, over what the calculator says of weights and cache."""
-    child = subprocess.run([sys.executable, __file__, "--child"], check=True, stdout=subprocess.PIPE)
-    found = json.loads(child.stdout.splitlines()[-1])
+    found = in_child(__file__)
     ratio = found["grown"] / found["calculated"]
     return {
         "memory_over_calculated": ratio,
@@ -220,12 +208,6 @@ def memory_figures() -> dict[str, float]:
         "memory_calculated_mb": found["calculated"] / 1e6,
         "memory_grown_mb": found["grown"] / 1e6,
     }
-
-
-def peak_bytes() -> int:
-    """The most memory that this process had (getrusage would count that of the process which started it)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def fill_a_cache() -> None:
@@ -299,15 +281,7 @@ def main() -> None:
     for name in options.only.split(","):
         print(f"{name} ...", file=sys.stderr, flush=True)
         figures |= CASES[name]()
-    bars = {
-        name: {"value": figures[name], "bar": f"{sign} {bar:g}", "passes": (figures[name] >= bar) is (sign == ">=")}
-        for name, (sign, bar) in BARS.items()
-        if name in figures
-    }
-    for name, value in figures.items():
-        told = f"{bars[name]['bar']:>8}  {'met' if bars[name]['passes'] else 'MISSED'}" if name in bars else ""
-        print(f"{name:40} {value:12.4g}  {told}")
-    print(json.dumps({"benchmark": "engines", "figures": figures, "bars": bars}))
+    report("engines", figures, BARS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from timing import best_us
+from measure import best_us
 
 CASES = ("single_turn_us", "tool_step_us")
 STEPS = 20  # of an episode with tools: a twentieth of its reset is in each

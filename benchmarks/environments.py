@@ -21,7 +21,7 @@ from typing import Any
 
 import environment_peers
 from environment_peers import CASES, STEPS
-from timing import best_us
+from measure import best_us
 
 BARS: dict[str, float] = {
     "single_turn_us": 15, "tool_step_us": 25, "import_cpu_s": 0.5, "imports_with_torch": 0, "dict_ms": 1, "sqlite_ms": 1,

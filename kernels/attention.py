@@ -24,8 +24,11 @@ def attention_ref(q_LHD: Tensor, k_LJD: Tensor, v_LJD: Tensor) -> Tensor:
     return torch.einsum("hqk,khd->qhd", scores_HLL.masked_fill(future, float("-inf")).softmax(-1), v_LHD)
 
 
-def packed_attention(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, packing: Packing) -> Tensor:
-    """Each token sees its own path: its ancestors' tokens and its segment's up to itself. Returns [N, H * D]."""
+def packed_attention(
+    q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, packing: Packing, window: int | None = None
+) -> Tensor:
+    """Each token sees its own path: its ancestors' tokens and its segment's up to itself, of these the last `window`. Returns
+    [N, H * D]."""
     N, H, D = q_NHD.shape
     J = k_NJD.shape[1]
     q_Nx, kv_Nx = q_NHD.reshape(N, -1), torch.cat([k_NJD.reshape(N, -1), v_NJD.reshape(N, -1)], dim=1)
@@ -34,7 +37,7 @@ def packed_attention(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, packing: Packi
         s, q = bucket.queries_sq.shape
         q_sHqD = gather_rows(q_Nx, bucket.queries_sq).view(s, q, H, D).transpose(1, 2)
         k_sJkD, v_sJkD = gather_rows(kv_Nx, bucket.keys_sk).view(s, -1, 2, J, D).permute(2, 0, 3, 1, 4).unbind(0)
-        y_sHqD = F.scaled_dot_product_attention(q_sHqD, k_sJkD, v_sJkD, attn_mask=bucket.mask_s1qk, enable_gqa=True)
+        y_sHqD = F.scaled_dot_product_attention(q_sHqD, k_sJkD, v_sJkD, attn_mask=bucket.mask(window), enable_gqa=True)
         outputs.append(y_sHqD.transpose(1, 2).reshape(s * q, H * D))
         places.append(bucket.queries_sq.reshape(-1))
     place = torch.cat(places)

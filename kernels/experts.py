@@ -1,10 +1,6 @@
-"""Mixture-of-experts: the sigmoid router and the experts' grouped matrix products with relu squared.
+"""Mixture-of-experts: the chosen experts' grouped matrix products with relu squared. The choice is router.py's.
 
-    scores = sigmoid(x W_g);  chosen = top-k(scores + bias);  gates = scale * scores / sum of the chosen scores
-    y = sum over chosen e of gate_e * W_down_e relu(W_up_e x)^2
-
-The bias only selects (https://arxiv.org/abs/2408.15664); the router is fp32 at least. A recorded choice can be replayed:
-the gates are computed from live scores, so gradients flow (https://arxiv.org/abs/2510.11370).
+y = sum over chosen e of gate_e * W_down_e relu(W_up_e x)^2
 """
 
 # Shapes: N tokens, E experts, K chosen experts of a token, d model, f expert width.
@@ -16,21 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def route(
-    x_Nd: Tensor, weight_Ed: Tensor, bias_E: Tensor, *, top_k: int, scale: float, replay_NK: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gates [N, K] and chosen experts [N, K] of each token. Rows of `replay_NK` that are -1 are routed anew."""
-    precise = torch.promote_types(x_Nd.dtype, torch.float32)
-    scores_NE = torch.sigmoid(F.linear(x_Nd.to(precise), weight_Ed.to(precise)))
-    if replay_NK is None or bool((replay_NK < 0).any()):
-        live_NK = torch.topk(scores_NE.detach() + bias_E, top_k, dim=-1).indices
-        chosen_NK = live_NK if replay_NK is None else torch.where(replay_NK < 0, live_NK, replay_NK)
-    else:
-        chosen_NK = replay_NK
-    picked_NK = scores_NE.gather(1, chosen_NK)
-    return scale * picked_NK / (picked_NK.sum(dim=-1, keepdim=True) + 1e-20), chosen_NK
 
 
 def experts_ref(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:

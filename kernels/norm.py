@@ -17,7 +17,10 @@ def rms_norm_ref(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """`rms_norm_ref` with a backward of its own that keeps one number a row."""
+    """`rms_norm_ref` with a backward of its own that keeps one number a row. Its sums are fp32 at least."""
+    precise = torch.promote_types(x_D.dtype, torch.float32)
+    if x_D.dtype is not precise:
+        return rms_norm(x_D.to(precise), weight_D.to(precise), eps).to(x_D.dtype)
     if torch.is_grad_enabled() and (x_D.requires_grad or weight_D.requires_grad):
         return _RMSNorm.apply(x_D, weight_D, eps)  # type: ignore[no-any-return]
     return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps)
@@ -44,7 +47,7 @@ def gated_rms_norm(x_D: Tensor, gate_D: Tensor, weight_D: Tensor, eps: float, nu
     """RMSNorm of x * SiLU(gate), over each of `num_groups` groups of channels."""
     gated = x_D * F.silu(gate_D)
     if num_groups == 1:
-        return rms_norm(gated, weight_D, eps)
+        return rms_norm(gated, weight_D.to(gated.dtype), eps)
     grouped = gated.unflatten(-1, (num_groups, -1))
-    ones = torch.ones_like(weight_D[: grouped.shape[-1]])
+    ones = grouped.new_ones(grouped.shape[-1])
     return rms_norm(grouped, ones, eps).flatten(-2) * weight_D

@@ -33,6 +33,14 @@ class AttentionBucket:
     """True where a query may see a key."""
     segments_s: Tensor
 
+    def mask(self, window: int | None) -> Tensor:
+        """What a query may see of the last `window` tokens, itself included: a path's keys lie in their order."""
+        if window is None or window >= self.mask_s1qk.shape[3]:
+            return self.mask_s1qk
+        last_s1q1 = self.mask_s1qk.sum(3, keepdim=True)
+        keys_k = torch.arange(self.mask_s1qk.shape[3], device=self.mask_s1qk.device)
+        return self.mask_s1qk & (keys_k >= last_s1q1 - window)
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -48,6 +56,8 @@ class Packing:
     valid_CQ: Tensor
     token_slots_N: Tensor
     """Where each packed token lies in the flattened [C * Q] layout."""
+    positions_N: Tensor
+    """Each token's position on its path."""
     levels: tuple[Tensor, ...]
     """levels[d] holds, for each chunk of depth d, its parent's place among the chunks of depth d - 1 (level 0: its
     segment). Chunks are sorted by depth."""
@@ -87,6 +97,7 @@ class Packing:
             taps_CX=to(taps),
             valid_CQ=to(valid),
             token_slots_N=to(slots),
+            positions_N=to(_positions(lengths, parents)),
             levels=tuple(to(level) for level in levels),
             last_chunk_S=to(last_chunk),
             tails_SX=to(tails),
@@ -97,6 +108,13 @@ class Packing:
             if num_buckets
             else (),
         )
+
+
+def _positions(lengths: tuple[int, ...], parents: tuple[int, ...]) -> np.ndarray:
+    before: list[int] = []
+    for parent in parents:
+        before.append(before[parent] + lengths[parent] if parent >= 0 else 0)
+    return np.concatenate([past + np.arange(n) for past, n in zip(before, lengths, strict=True)])
 
 
 def _chunk_plan(

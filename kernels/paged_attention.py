@@ -29,6 +29,7 @@ _IN_PLACE = 0.5
 class DecodeLayout:
     """Where the new token of each row goes and which pages each row sees, for all layers of one step."""
 
+    lengths_B: Tensor
     page_B: Tensor
     offset_B: Tensor
     pages_E: Tensor | None
@@ -73,6 +74,7 @@ class DecodeLayout:
         to = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)  # noqa: E731
         hidden_Ep = np.arange(page_size) >= seen_E[:, None]
         return DecodeLayout(
+            lengths_B=to(lengths_B),
             page_B=to(tables_BP[np.arange(B), last // page_size]),
             offset_B=to(last % page_size),
             pages_E=None if in_place else to(page[single]),
@@ -120,23 +122,24 @@ def paged_decode_attention(
         mass, mean = _part(q_UJxD, keys_NJDp[layout.shared_U], values_NJpD[layout.shared_U], None)
         by_owner = lambda t: t.unflatten(2, (most, g)).transpose(1, 2).flatten(0, 1)  # noqa: E731
         parts.append((by_owner(mass), by_owner(mean)))
-    nothing = (q_Bx.new_full((1, J, g), _EMPTY), q_Bx.new_zeros(1, J, g, D))
+    mass, mean = parts[0]
+    nothing = (mass.new_full((1, J, g), _EMPTY), mean.new_zeros(1, J, g, D))
     mass, mean = (
         torch.cat(t).flatten(1).index_select(0, layout.parts_BP.flatten()) for t in zip(*parts, nothing, strict=True)
     )
     share_BPJg1 = mass.view(B, -1, J, g, 1).softmax(1)
-    return mean.view(B, -1, J, g, D).mul_(share_BPJg1).sum(1).view(B, H * D)
+    return mean.view(B, -1, J, g, D).mul_(share_BPJg1).sum(1).view(B, H * D).to(q_BHD.dtype)
 
 
 def _part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """What each page leaves of its queries: the logarithm of the weights' sum, and the weighted mean of values."""
-    scores = q @ k
+    scores = (q @ k).to(torch.promote_types(q.dtype, torch.float32))
     if bias is not None:
         scores += bias
     largest = scores.amax(-1)
     weights = scores.softmax(-1)
     # The largest weight is exp(largest - log-sum-exp): a second exponential is spared.
-    return largest - weights.amax(-1).log_(), weights @ v
+    return largest - weights.amax(-1).log_(), (weights.to(v.dtype) @ v).to(weights.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Policies: the hybrid model, its tokenizer and chat rendering, the reasoning budget, engines."""
 
 from .budget import ReasoningTokens
-from .config import PRESETS, HybridConfig, preset
+from .config import HybridConfig
 from .engine import (
     Engine,
     EngineMetrics,
@@ -17,6 +17,7 @@ from .engine import (
 from .folder import Policy, PolicyError, load_policy, policy_files
 from .hybrid import HybridModel, weights_hash
 from .native import NativeEngine
+from .presets import PRESETS, preset
 from .rendering import ChatRenderer, Renderer, TemplateRenderer
 from .responder import EngineResponder
 from .serving import make_engine, make_renderer, reasoning_tokens

@@ -1,4 +1,5 @@
-"""The recurrent cache: a Mamba state of fixed size for each row, and a pool of key-value pages for each attention layer.
+"""The recurrent cache: for each row a Mamba state and a ring of each sliding window, both of fixed size, and a pool of
+key-value pages for each attention layer that sees all.
 
 A sequence owns one row and a list of pages. The engine keeps the rows that decode at the front, so that a decode step works
 on views and copies nothing; pages lie where they lie (kernels/paged_attention.py).
@@ -43,6 +44,20 @@ class Pages:
         return self.keys_NJDp, self.values_NJpD
 
 
+@dataclass(frozen=True)
+class Ring:
+    """The last w tokens of each row in a sliding-window layer, each at its position modulo w."""
+
+    keys_RJDw: Tensor
+    values_RJwD: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.keys_RJDw, self.values_RJwD
+
+    def front(self, n: int) -> Ring:
+        return Ring(self.keys_RJDw[:n], self.values_RJwD[:n])
+
+
 class Cache:
     """State of `num_rows` sequences and `num_pages` pages for every layer of a model."""
 
@@ -57,7 +72,8 @@ class Cache:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.num_rows, self.num_pages, self.page_size = config, num_rows, num_pages, page_size
-        self.layers: list[MambaState | Pages | None] = []
+        self.device = torch.device(device)
+        self.layers: list[MambaState | Ring | Pages | None] = []
         for letter in config.pattern:
             if letter == "M":
                 inputs, state = _mamba_shapes(config)
@@ -67,6 +83,10 @@ class Cache:
                         untouched_zeros((num_rows, *state), torch.promote_types(dtype, torch.float32), device),
                     )
                 )
+            elif letter == "W":
+                J, w, D = config.num_key_value_heads, config.window_size, config.head_dim
+                shapes = (num_rows, J, D, w), (num_rows, J, w, D)
+                self.layers.append(Ring(*(untouched_zeros(shape, dtype, device) for shape in shapes)))
             elif letter == "*":
                 J, p, D = config.num_key_value_heads, page_size, config.head_dim
                 shapes = (num_pages, J, D, p), (num_pages, J, p, D)
@@ -79,13 +99,18 @@ class Cache:
         assert isinstance(state, MambaState)
         return state
 
+    def ring(self, layer: int) -> Ring:
+        state = self.layers[layer]
+        assert isinstance(state, Ring)
+        return state
+
     def pages(self, layer: int) -> Pages:
         state = self.layers[layer]
         assert isinstance(state, Pages)
         return state
 
     def row_tensors(self) -> list[Tensor]:
-        return [tensor for layer in self.layers if isinstance(layer, MambaState) for tensor in layer.tensors()]
+        return [tensor for layer in self.layers if isinstance(layer, MambaState | Ring) for tensor in layer.tensors()]
 
     def clear_rows(self, rows: Tensor) -> None:
         """Begin anew in these rows. Pages need no clearing: what lies beyond a row's length is never seen."""
@@ -122,8 +147,9 @@ def cache_bytes(
     inputs, state = _mamba_shapes(config)
     state_dtype = torch.promote_types(dtype, torch.float32)
     row = torch.Size(inputs).numel() * dtype.itemsize + torch.Size(state).numel() * state_dtype.itemsize
-    page = 2 * config.num_key_value_heads * page_size * config.head_dim * dtype.itemsize
-    return config.pattern.count("M") * row, config.pattern.count("*") * page
+    token = 2 * config.num_key_value_heads * config.head_dim * dtype.itemsize
+    rows = config.pattern.count("M") * row + config.pattern.count("W") * token * config.window_size
+    return rows, config.pattern.count("*") * token * page_size
 
 
 def _mamba_shapes(config: HybridConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:

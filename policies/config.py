@@ -1,6 +1,7 @@
 """The shape of a hybrid policy: a pattern of layers and the sizes of each kind (Nemotron 3, table of dimensions).
 
-Letters of a pattern, one mixer a layer: `M` Mamba-2, `*` attention without positions, `E` mixture of experts, `-` MLP.
+Letters of a pattern, one mixer a layer: `M` Mamba-2, `*` attention without positions over all, `W` attention with rotary
+positions over a sliding window, `E` mixture of experts (in a latent space, where `latent_size` is given), `-` MLP.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-LETTERS = "M*E-"
+LETTERS = "M*WE-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,37 +35,67 @@ class HybridConfig:
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     head_dim: int = 32
+    window_size: int = 512
+    """Tokens that `W` layers see, the present one included."""
+    rope_theta: float = 10_000.0
     # mixture of experts
     num_experts: int = 8
     experts_per_token: int = 2
     expert_size: int = 128
     shared_expert_size: int = 256
     routed_scaling_factor: float = 1.0
+    latent_size: int | None = None
+    """Routed experts work in this many dimensions, between two projections (LatentMoE); None: in hidden_size."""
+    num_expert_groups: int = 1
+    expert_groups_per_token: int = 1
+    """A token's experts come from this many groups, those whose two best experts score highest."""
     # MLP
     mlp_size: int = 256
+    # multi-token prediction: kept with a checkpoint, not yet built
+    mtp_pattern: str = ""
+    mtp_depth: int = 0
     norm_eps: float = 1e-5
     init_std: float | None = None
     """None: 0.9 / sqrt(hidden_size), which fits the published scales."""
     embedding_std: float = 0.3
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.pattern) - set(LETTERS))
-        if unknown or not self.pattern:
-            raise ValueError(f"a pattern is made of the letters {' '.join(LETTERS)}, got {self.pattern!r}")
+        for name in ("pattern", "mtp_pattern"):
+            if unknown := sorted(set(getattr(self, name)) - set(LETTERS)):
+                raise ValueError(
+                    f"{name} is made of the letters {' '.join(LETTERS)}, got {unknown[0]!r} in {getattr(self, name)!r}"
+                )
+        if not self.pattern:
+            raise ValueError("a pattern has at least one layer")
+        if bool(self.mtp_pattern) != bool(self.mtp_depth):
+            raise ValueError(
+                f"mtp_pattern and mtp_depth belong together, got {self.mtp_pattern!r} and {self.mtp_depth}"
+            )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and not value > 0:
+            if isinstance(value, (int, float)) and not (value > 0 or (field.name == "mtp_depth" and value == 0)):
                 raise ValueError(f"{field.name} must be positive, got {value}")
         for whole, part in (
             ("num_attention_heads", "num_key_value_heads"),
             ("mamba_num_heads", "mamba_num_groups"),
+            ("num_experts", "num_expert_groups"),
         ):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(
                     f"{whole} ({getattr(self, whole)}) must be a multiple of {part} ({getattr(self, part)})"
                 )
-        if self.experts_per_token > self.num_experts:
-            raise ValueError(f"experts_per_token ({self.experts_per_token}) exceeds num_experts ({self.num_experts})")
+        in_reach = self.num_experts // self.num_expert_groups * self.expert_groups_per_token
+        if self.experts_per_token > in_reach:
+            raise ValueError(
+                f"experts_per_token ({self.experts_per_token}) exceeds the experts that a token can reach ({in_reach})"
+            )
+        if self.expert_groups_per_token > self.num_expert_groups or self.num_experts < 2 * self.num_expert_groups > 2:
+            raise ValueError(
+                f"expert_groups_per_token ({self.expert_groups_per_token}) is at most num_expert_groups "
+                f"({self.num_expert_groups}), and a group has at least two experts"
+            )
+        if "W" in self.pattern and self.head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs: head_dim must be even, got {self.head_dim}")
         if self.chunk_size < self.conv_kernel:
             raise ValueError(f"chunk_size ({self.chunk_size}) must be at least conv_kernel ({self.conv_kernel})")
 
@@ -92,26 +123,3 @@ class HybridConfig:
             hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}."
             raise ValueError(f"a policy has no setting {unknown[0]!r}. {hint}")
         return HybridConfig(**values)
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny-1m": {},
-    "tiny-100k": dict(
-        pattern="M*E", vocab_size=320, hidden_size=48, mamba_head_dim=24, ssm_state_size=8, chunk_size=8, head_dim=16,
-        num_attention_heads=2, num_key_value_heads=1, num_experts=4, expert_size=32, shared_expert_size=64,
-    ),
-    "tiny-6m": dict(
-        pattern="MEMEM*ME", vocab_size=1024, hidden_size=256, mamba_num_heads=8, ssm_state_size=64, chunk_size=32, num_attention_heads=4,
-        head_dim=64, num_experts=16, expert_size=128, shared_expert_size=256,
-    ),
-}  # fmt: skip
-
-
-def preset(name: str, **changes: Any) -> HybridConfig:
-    """A named shape, with changes."""
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ValueError(
-            f"no preset {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {sorted(PRESETS)}.")
-        )
-    return HybridConfig.from_dict({**PRESETS[name], **changes})

@@ -23,9 +23,6 @@ def config_from_nemotron_h(published: Mapping[str, Any]) -> HybridConfig:
     """Our configuration of a published one (its config.json as a dict). Raises ValueError on what we do not have yet."""
     pattern = published.get("hybrid_override_pattern") or "".join(_KINDS[k] for k in published["layers_block_type"])
     unsupported = {
-        "moe_latent_size": (None,),
-        "n_group": (1,),
-        "topk_group": (1,),
         "use_bias": (False,),
         "mlp_bias": (False,),
         "attention_bias": (False,),
@@ -58,21 +55,42 @@ def config_from_nemotron_h(published: Mapping[str, Any]) -> HybridConfig:
         routed_scaling_factor=float(published["routed_scaling_factor"]),
         mlp_size=published["intermediate_size"],
         norm_eps=published["layer_norm_epsilon"],
+        latent_size=published.get("moe_latent_size"),
+        num_expert_groups=published.get("n_group", 1),
+        expert_groups_per_token=published.get("topk_group", 1),
+        mtp_pattern=_mtp_pattern(published),
+        mtp_depth=published.get("num_nextn_predict_layers") or 0,
     )
+
+
+def _mtp_pattern(published: Mapping[str, Any]) -> str:
+    """The block that predicts further tokens, where there is one (transformers names a default even without)."""
+    if not published.get("num_nextn_predict_layers"):
+        return ""
+    pattern = published.get("mtp_hybrid_override_pattern")
+    return pattern or "".join(_KINDS[kind] for kind in published.get("mtp_layers_block_type") or ())
+
+
+def place_of(name: str) -> tuple[str, int | None]:
+    """A published name as ours, and the expert whose part of a stacked tensor it is, where experts are kept apart."""
+    name = re.sub(r"^(model|backbone)\.", "", name)
+    if match := _EXPERT.fullmatch(name):
+        return f"{match[1]}.{match[3]}", int(match[2])
+    return name, None
 
 
 def weights_from_nemotron_h(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published weights under our names: the prefix falls away and single experts are stacked."""
     weights: dict[str, Tensor] = {}
     single: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in published.items():
-        name = re.sub(r"^(model|backbone)\.", "", name)
-        if name.startswith("mtp."):
+    for source, tensor in published.items():
+        if source.startswith("mtp."):
             continue
-        if match := _EXPERT.fullmatch(name):
-            single.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
-        else:
+        name, expert = place_of(source)
+        if expert is None:
             weights[name] = tensor
+        else:
+            single.setdefault(name, {})[expert] = tensor
     for name, tensors in single.items():
         weights[name] = torch.stack([tensors[e] for e in range(len(tensors))])
     return weights
@@ -84,7 +102,9 @@ def weights_to_nemotron_h(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_to_nemotron_h(config: HybridConfig) -> dict[str, Any]:
-    """The published form of our configuration: transformers builds the same model from it."""
+    """The published form of our configuration: transformers builds the same model from it. ValueError for what it has not."""
+    if "W" in config.pattern:
+        raise ValueError(f"nemotron_h has no sliding-window layers, and the pattern is {config.pattern!r}")
     return {
         "architectures": ["NemotronHForCausalLM"],
         "model_type": "nemotron_h",
@@ -110,5 +130,13 @@ def config_to_nemotron_h(config: HybridConfig) -> dict[str, Any]:
         "routed_scaling_factor": config.routed_scaling_factor,
         "intermediate_size": config.mlp_size,
         "layer_norm_epsilon": config.norm_eps,
+        "moe_latent_size": config.latent_size,
+        "n_group": config.num_expert_groups,
+        "topk_group": config.expert_groups_per_token,
         "tie_word_embeddings": False,
+        **(
+            {"num_nextn_predict_layers": config.mtp_depth, "mtp_hybrid_override_pattern": config.mtp_pattern}
+            if config.mtp_depth
+            else {}
+        ),
     }

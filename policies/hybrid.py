@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,18 +25,31 @@ from torch import Tensor, nn
 from ..kernels.linear_logprobs import linear_logprobs
 from ..kernels.packing import Packing
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout
+from ..kernels.sliding_window import RingLayout
 from .cache import Cache
 from .config import HybridConfig
-from .mixers import MLP, Attention, Mamba2, MoE, RMSNorm
+from .mixers import MLP, Attention, Mamba2, MoE, RMSNorm, WindowAttention
 
 
 @dataclass(frozen=True)
 class CachePlace:
-    """Where the segments of a prefill continue: segment s in row rows_S[s], its pages as the layout says."""
+    """Where the segments of a prefill continue: segment s in row rows_S[s], its pages and rings as the layouts say."""
 
     cache: Cache
     rows_S: Tensor
-    layout: ExtendLayout
+    pages: ExtendLayout | None
+    rings: RingLayout | None
+    """None where the model has no such layers."""
+
+    @staticmethod
+    def build(
+        cache: Cache, rows_S: np.ndarray, tables_SP: np.ndarray, past_S: np.ndarray, new_S: np.ndarray
+    ) -> CachePlace:
+        """Segment s adds new_S[s] tokens to the past_S[s] that its row and its table's pages hold."""
+        config, device = cache.config, cache.device
+        pages = ExtendLayout.build(tables_SP, past_S, new_S, cache.page_size, device) if "*" in config.pattern else None
+        rings = RingLayout.build(rows_S, past_S, new_S, config.window_size, device) if "W" in config.pattern else None
+        return CachePlace(cache, torch.from_numpy(rows_S).to(device), pages, rings)
 
 
 class Layer(nn.Module):
@@ -43,9 +57,10 @@ class Layer(nn.Module):
         super().__init__()
         self.letter = letter
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mixer: Mamba2 | Attention | MoE | MLP = {
+        self.mixer: Mamba2 | Attention | WindowAttention | MoE | MLP = {
             "M": lambda: Mamba2(config),
             "*": lambda: Attention(config),
+            "W": lambda: WindowAttention(config),
             "E": lambda: MoE(config),
             "-": lambda: MLP(config.hidden_size, config.mlp_size),
         }[letter]()
@@ -66,17 +81,25 @@ class HybridModel(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
         """Normal weights; the projections that write to the residual stream are scaled by layers^-0.5."""
+        if self.lm_head.weight.is_meta:
+            return
         generator = torch.Generator().manual_seed(seed)
         std = self.config.init_std or 0.9 * self.config.hidden_size**-0.5
         for name, parameter in self.named_parameters():
-            if parameter.is_meta or parameter.dim() < 2:
+            if parameter.dim() < 2:
                 continue
-            writes = name.endswith(("out_proj.weight", "o_proj.weight", "down_proj.weight", "down_proj"))
+            writes = name.endswith(self._writers)
             parameter.normal_(0.0, std * (len(self.config.pattern) ** -0.5 if writes else 1.0), generator=generator)
         self.embeddings.weight.normal_(0.0, self.config.embedding_std, generator=generator)
         for layer in self.layers:
             if isinstance(layer.mixer, Mamba2):
                 layer.mixer.reset_parameters(generator)
+
+    @property
+    def _writers(self) -> tuple[str, ...]:
+        """The projections that write to the residual stream."""
+        routed = "fc2_latent_proj.weight" if self.config.latent_size else "experts.down_proj"
+        return "out_proj.weight", "o_proj.weight", "down_proj.weight", routed
 
     def forward(
         self,
@@ -97,8 +120,12 @@ class HybridModel(nn.Module):
             elif isinstance(mixer, Attention):
                 if place is None:
                     y_Nd = mixer(x_Nd, packing)
+                elif isinstance(mixer, WindowAttention):
+                    assert place.rings is not None
+                    y_Nd = mixer.extend_ring(x_Nd, place.cache.ring(index), place.rows_S, place.rings)
                 else:
-                    y_Nd = mixer.extend(x_Nd, place.cache.pages(index), place.layout)
+                    assert place.pages is not None
+                    y_Nd = mixer.extend(x_Nd, place.cache.pages(index), place.pages)
             elif isinstance(mixer, MoE):
                 replay_NK = None if routes_NEK is None else routes_NEK[:, len(routes)]
                 y_Nd, chosen_NK = mixer(x_Nd, replay_NK)
@@ -117,6 +144,8 @@ class HybridModel(nn.Module):
             x_Bd, mixer = layer.norm(h_Bd), layer.mixer
             if isinstance(mixer, Mamba2):
                 h_Bd += mixer.step(x_Bd, cache.mamba(index).front(B))
+            elif isinstance(mixer, WindowAttention):
+                h_Bd += mixer.step_ring(x_Bd, cache.ring(index).front(B), layout.lengths_B)
             elif isinstance(mixer, Attention):
                 h_Bd += mixer.step(x_Bd, cache.pages(index), layout)
             elif isinstance(mixer, MoE):
@@ -128,7 +157,7 @@ class HybridModel(nn.Module):
         return self.norm_f(h_Bd), self._stack(routes, B)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.lm_head.weight)
+        return F.linear(hidden.to(self.lm_head.weight.dtype), self.lm_head.weight)
 
     def logprobs(
         self, hidden_Nd: Tensor, targets_N: Tensor, temperature_N: Tensor, support_NS: Tensor | None = None

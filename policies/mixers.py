@@ -1,4 +1,4 @@
-"""The four mixers of a hybrid layer. Each has two forms that compute the same function:
+"""The five mixers of a hybrid layer. Each has two forms that compute the same function:
 
     forward(x_Nd, packing, ...)   all tokens of packed segments at once: training and prefill
     step(x_Bd, state)             one token for each of B sequences: decoding
@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from ..kernels.attention import packed_attention
 from ..kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
-from ..kernels.experts import experts, route
+from ..kernels.experts import experts
 from ..kernels.gather import gather_rows
 from ..kernels.norm import gated_rms_norm, rms_norm
 from ..kernels.packing import Packing
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
+from ..kernels.rotary import rotary
+from ..kernels.router import route
+from ..kernels.sliding_window import RingLayout, ring_decode_attention, ring_extend_attention
 from ..kernels.ssd import ssd_chunks, ssd_step
-from .cache import MambaState, Pages
+from .cache import MambaState, Pages, Ring
 from .config import HybridConfig
 
 
@@ -81,7 +84,7 @@ class Mamba2(nn.Module):
             inputs = state.inputs_RXD[rows_S]
             rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
             initial = state.state_RHPN[rows_S]
-        gathered_CXx = gather_rows(rows, taps_CX)
+        gathered_CXx = gather_rows(rows, taps_CX).to(self._precise)
         xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self._bias)
         dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
         dt_CQH = (F.softplus(dt_CQH + self.dt_bias)).clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
@@ -92,26 +95,35 @@ class Mamba2(nn.Module):
         if state is not None:
             state.state_RHPN[rows_S] = after_CHPn[packing.last_chunk_S].to(state.state_RHPN.dtype)
             state.inputs_RXD[rows_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
-        return self.out_proj(gated_rms_norm(y_Nx, z_Nx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
+        return self._out(y_Nx, z_Nx)
 
     def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
         c = self.config
         z_Bx, xBC_Bx, dt_BH = self._project(x_Bd)
-        xBC_Bx = causal_conv1d_step(xBC_Bx, self._taps, self._bias, state.inputs_RXD)
+        xBC_Bx = causal_conv1d_step(xBC_Bx.to(self._precise), self._taps, self._bias, state.inputs_RXD)
         dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
         x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
         y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_RHPN)
-        y_Bx = y_BHP.addcmul_(x_BHP, self.D.unsqueeze(1)).reshape(-1, c.mamba_size)
-        return self.out_proj(gated_rms_norm(y_Bx, z_Bx, self.norm.weight, c.norm_eps, c.mamba_num_groups))
+        return self._out(y_BHP.addcmul_(x_BHP, self.D.unsqueeze(1)).reshape(-1, c.mamba_size), z_Bx)
+
+    def _out(self, y: Tensor, z: Tensor) -> Tensor:
+        c = self.config
+        normed = gated_rms_norm(y, z.to(self._precise), self.norm.weight, c.norm_eps, c.mamba_num_groups)
+        return self.out_proj(normed.to(z.dtype))
+
+    @property
+    def _precise(self) -> torch.dtype:
+        """Of the scan and its convolution (precision.py)."""
+        return self.A_log.dtype
 
     @property
     def _taps(self) -> Tensor:
-        return self.conv1d.weight.squeeze(1)
+        return self.conv1d.weight.squeeze(1).to(self._precise)
 
     @property
     def _bias(self) -> Tensor:
         assert self.conv1d.bias is not None
-        return self.conv1d.bias
+        return self.conv1d.bias.to(self._precise)
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         c = self.config
@@ -161,6 +173,34 @@ class Attention(nn.Module):
         return q, k, v
 
 
+class WindowAttention(Attention):
+    """Grouped-query attention over a sliding window, with rotary positions."""
+
+    def forward(self, x_Nd: Tensor, packing: Packing) -> Tensor:
+        q_NHD, k_NJD, v_NJD = self._turned(x_Nd, packing.positions_N)
+        return self.o_proj(packed_attention(q_NHD, k_NJD, v_NJD, packing, self.config.window_size))
+
+    def extend_ring(self, x_Nd: Tensor, ring: Ring, rows_S: Tensor, layout: RingLayout) -> Tensor:
+        """Prefill: new tokens see their rows' rings and themselves, and the rings then hold the last of them."""
+        q_NHD, k_NJD, v_NJD = self._turned(x_Nd, layout.positions_N)
+        y_Nx = ring_extend_attention(q_NHD, k_NJD, v_NJD, ring.keys_RJDw, ring.values_RJwD, rows_S, layout)
+        return self.o_proj(y_Nx)
+
+    def step_ring(self, x_Bd: Tensor, ring: Ring, lengths_B: Tensor) -> Tensor:
+        """`ring` holds the rows of the step, `lengths_B` counts the new token."""
+        positions_B = (lengths_B - 1).clamp(min=0)
+        q_BHD, k_BJD, v_BJD = self._turned(x_Bd, positions_B)
+        rows_B, places_B = torch.arange(len(x_Bd), device=x_Bd.device), positions_B % self.config.window_size
+        ring.keys_RJDw[rows_B, :, :, places_B] = k_BJD
+        ring.values_RJwD[rows_B, :, places_B] = v_BJD
+        return self.o_proj(ring_decode_attention(q_BHD, ring.keys_RJDw, ring.values_RJwD, lengths_B))
+
+    def _turned(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self._project(x)
+        theta = self.config.rope_theta
+        return rotary(q, positions, theta), rotary(k, positions, theta), v
+
+
 class MLP(nn.Module):
     """W_down relu(W_up x)^2."""
 
@@ -184,13 +224,14 @@ class Router(nn.Module):
 class Experts(nn.Module):
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
-        c = config
-        self.up_proj = nn.Parameter(torch.empty(c.num_experts, c.expert_size, c.hidden_size))
-        self.down_proj = nn.Parameter(torch.empty(c.num_experts, c.hidden_size, c.expert_size))
+        c, size = config, config.latent_size or config.hidden_size
+        self.up_proj = nn.Parameter(torch.empty(c.num_experts, c.expert_size, size))
+        self.down_proj = nn.Parameter(torch.empty(c.num_experts, size, c.expert_size))
 
 
 class MoE(nn.Module):
-    """Routed experts beside one shared expert."""
+    """Routed experts beside one shared expert. With a latent size the routed ones work between two projections, while router and
+    shared expert see the whole (LatentMoE, https://arxiv.org/abs/2601.18089)."""
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
@@ -198,16 +239,22 @@ class MoE(nn.Module):
         self.gate = Router(config)
         self.experts = Experts(config)
         self.shared_experts = MLP(config.hidden_size, config.shared_expert_size)
+        latent = config.latent_size
+        self.fc1_latent_proj = nn.Linear(config.hidden_size, latent, bias=False) if latent else nn.Identity()
+        self.fc2_latent_proj = nn.Linear(latent, config.hidden_size, bias=False) if latent else nn.Identity()
 
     def forward(self, x_Nd: Tensor, replay_NK: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The output and the experts that were chosen. `replay_NK` holds a recorded choice, -1 where there is none."""
-        gates_NK, chosen_NK = route(
+        gates_NK, chosen_NK, _ = route(
             x_Nd,
             self.gate.weight,
             self.gate.e_score_correction_bias,
             top_k=self.config.experts_per_token,
             scale=self.config.routed_scaling_factor,
+            num_groups=self.config.num_expert_groups,
+            groups_per_token=self.config.expert_groups_per_token,
             replay_NK=replay_NK,
         )
-        routed = experts(x_Nd, gates_NK, chosen_NK, self.experts.up_proj, self.experts.down_proj)
-        return routed + self.shared_experts(x_Nd), chosen_NK
+        latent_Nl = self.fc1_latent_proj(x_Nd)
+        routed = experts(latent_Nl, gates_NK, chosen_NK, self.experts.up_proj, self.experts.down_proj)
+        return self.fc2_latent_proj(routed) + self.shared_experts(x_Nd), chosen_NK

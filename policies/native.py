@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.packing import Packing
-from ..kernels.paged_attention import DecodeLayout, ExtendLayout
+from ..kernels.paged_attention import DecodeLayout
 from .batching import BatchingEngine
 from .budget import ReasoningTokens
 from .cache import PAGE_SIZE, Cache, cache_bytes
@@ -29,17 +29,16 @@ MAX_PREFIXES = 32
 class HybridDecoder:
     """A HybridModel on a Cache."""
 
-    recurrent = True
-
     def __init__(self, model: HybridModel, *, num_rows: int, num_pages: int, row_multiple: int) -> None:
-        config, weight = model.config, model.lm_head.weight
-        self.model, self.device, self.row_multiple = model, weight.device, row_multiple
+        config, dtype = model.config, model.embeddings.weight.dtype
+        self.model, self.device, self.row_multiple = model, model.embeddings.weight.device, row_multiple
         self.vocab_size, self.num_experts = config.vocab_size, config.num_experts
         self.route_shape = (config.num_moe_layers, config.experts_per_token)
+        self.recurrent = bool(set(config.pattern) & set("MW"))
         self.num_rows, self.num_pages, self.page_size = num_rows, num_pages, PAGE_SIZE
-        self.row_bytes, self.page_bytes = cache_bytes(config, dtype=weight.dtype)
+        self.row_bytes, self.page_bytes = cache_bytes(config, dtype=dtype)
         # One page more, where the padding of a batch writes.
-        self.cache = Cache(config, num_rows, num_pages + 1, dtype=weight.dtype, device=self.device)
+        self.cache = Cache(config, num_rows, num_pages + 1, dtype=dtype, device=self.device)
 
     def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
         new_S = np.array([len(piece.ids) for piece in pieces])
@@ -53,11 +52,7 @@ class HybridDecoder:
             num_buckets=0,
             device=self.device,
         )
-        place = CachePlace(
-            self.cache,
-            torch.tensor([piece.row for piece in pieces], device=self.device),
-            ExtendLayout.build(tables_SP, past_S, new_S, self.page_size, self.device),
-        )
+        place = CachePlace.build(self.cache, np.array([piece.row for piece in pieces]), tables_SP, past_S, new_S)
         ids_N = torch.from_numpy(np.concatenate([piece.ids for piece in pieces])).to(self.device)
         _, routes_NEK = self.model(ids_N, packing, place=place)
         return routes_NEK.cpu().numpy()
@@ -138,7 +133,7 @@ class NativeEngine(BatchingEngine):
         come on top (they grow with `prefill_tokens`)."""
         config, decoder = self.model.config, self.decoder
         weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
-        itemsize = self.model.lm_head.weight.dtype.itemsize
+        itemsize = self.model.embeddings.weight.dtype.itemsize
         # Of each page: scores and weights of its queries, and their means on the way to the rows.
         page = config.num_attention_heads * (3 * decoder.page_size + 4 * config.head_dim) * itemsize
         attention = decoder.num_pages * page if "*" in config.pattern else 0
@@ -149,7 +144,7 @@ def _num_pages(model: HybridModel, num_slots: int, num_rows: int, capacity: int,
     most = num_slots * -(-capacity // PAGE_SIZE)
     if bound is None:
         return most
-    row, page = cache_bytes(model.config, dtype=model.lm_head.weight.dtype)
+    row, page = cache_bytes(model.config, dtype=model.embeddings.weight.dtype)
     num_pages = min(most, (bound - num_rows * row) // page) if page else most
     if num_pages < 1:
         raise ValueError(

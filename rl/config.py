@@ -19,7 +19,7 @@ from ..environments import registered
 from ..environments.guess import nearest
 from ..environments.importing import import_file
 from ..environments.registry import load_plugins
-from ..policies.config import PRESETS
+from ..policies.presets import PRESETS
 from ..policies.tokenizer import CONTROL_TOKENS
 
 

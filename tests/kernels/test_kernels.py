@@ -7,11 +7,12 @@ from torch.autograd import gradcheck
 
 from swannery.kernels.attention import attention_ref, packed_attention
 from swannery.kernels.conv1d import causal_conv1d_chunks, causal_conv1d_ref, causal_conv1d_step
-from swannery.kernels.experts import experts, experts_ref, route
+from swannery.kernels.experts import experts, experts_ref
 from swannery.kernels.gather import gather_rows, gather_rows_ref
-from swannery.kernels.linear_logprobs import linear_logprobs, linear_logprobs_ref
+from swannery.kernels.linear_logprobs import linear_logprobs, linear_logprobs_ref, weighted_logprobs
 from swannery.kernels.norm import gated_rms_norm, rms_norm, rms_norm_ref
 from swannery.kernels.packing import Packing
+from swannery.kernels.router import route
 from swannery.kernels.ssd import ssd_chunks, ssd_ref, ssd_step
 
 FOREST = dict(lengths=[11, 1, 7, 9, 3], parents=[-1, 0, 0, 2, -1])
@@ -121,8 +122,8 @@ def test_experts_equal_the_reference_and_their_gradients() -> None:
 
 def test_the_selection_bias_selects_and_does_not_weigh() -> None:
     x, weight = torch.randn(50, 8), torch.randn(4, 8)
-    plain, _ = route(x, weight, torch.zeros(4), top_k=4, scale=2.5)
-    gates, chosen = route(x, weight, torch.tensor([0.0, 0.0, 0.0, 9.0]), top_k=1, scale=2.5)
+    plain, _, _ = route(x, weight, torch.zeros(4), top_k=4, scale=2.5)
+    gates, chosen, _ = route(x, weight, torch.tensor([0.0, 0.0, 0.0, 9.0]), top_k=1, scale=2.5)
     assert bool((chosen == 3).all())
     torch.testing.assert_close(gates, torch.full_like(gates, 2.5))
     torch.testing.assert_close(plain.sum(1), torch.full((50,), 2.5))
@@ -131,32 +132,58 @@ def test_the_selection_bias_selects_and_does_not_weigh() -> None:
 def test_replayed_routes_keep_live_gates_and_missing_ones_are_routed_anew() -> None:
     torch.manual_seed(0)
     x, weight, bias = torch.randn(9, 8), torch.randn(4, 8, requires_grad=True), torch.zeros(4)
-    gates, chosen = route(x, weight, bias, top_k=2, scale=1.0)
+    gates, chosen, _ = route(x, weight, bias, top_k=2, scale=1.0)
     replay = chosen.flip(0).clone()
     replay[3] = -1
-    replayed, taken = route(x, weight, bias, top_k=2, scale=1.0, replay_NK=replay)
+    replayed, taken, _ = route(x, weight, bias, top_k=2, scale=1.0, replay_NK=replay)
     assert torch.equal(taken[3], chosen[3]) and torch.equal(taken[:3], replay[:3])
     replayed[:, 0].sum().backward()
     assert weight.grad is not None and float(weight.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 100])
-def test_linear_logprobs_equal_the_full_logits_and_their_gradients(chunk_size: int) -> None:
+@pytest.mark.parametrize("tile", [1, 9, 16, 1000])
+def test_linear_logprobs_equal_the_full_logits_and_their_gradients(tile: int) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(5, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
     targets, temperature = torch.tensor([0, 6, 3, 3, 1]), torch.tensor([0.5, 1.0, 2.0, 1.0, 0.7]).double()
     support = torch.tensor([[0, 5, -1], [6, 1, 2], [3, -1, -1], [-1, -1, -1], [2, 1, 0]])
     for kept in (None, support):
         for got, expected in zip(
-            linear_logprobs(x, weight, targets, temperature, kept, chunk_size=chunk_size),
+            linear_logprobs(x, weight, targets, temperature, kept, tile=tile),
             linear_logprobs_ref(x, weight, targets, temperature, kept),
             strict=True,
         ):
             torch.testing.assert_close(got, expected)
         inputs = [x.requires_grad_(), weight.requires_grad_()]
-        assert gradcheck(
-            lambda x, w, s=kept: linear_logprobs(x, w, targets, temperature, s, chunk_size=chunk_size)[0], inputs
-        )
+        assert gradcheck(lambda x, w, s=kept: linear_logprobs(x, w, targets, temperature, s, tile=tile)[0], inputs)
+
+
+@pytest.mark.parametrize("rows", [1, 14, 1000])
+def test_one_pass_gives_the_value_and_gradient_of_two(rows: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 4).double().requires_grad_(), torch.randn(7, 4).double().requires_grad_()
+    targets, temperature = torch.tensor([0, 6, 3, 3, 1]), torch.tensor([0.5, 1.0, 2.0, 1.0, 0.7]).double()
+    coefficients = torch.tensor([1.0, 0.0, -2.0, 0.5, 3.0]).double()
+    for support in (None, torch.tensor([[0, 5, -1], [6, 1, 2], [3, -1, -1], [-1, -1, -1], [2, 1, 0]])):
+        logprobs, entropy = linear_logprobs(x, weight, targets, temperature, support, counted_N=coefficients != 0)
+        expected = torch.autograd.grad((coefficients * logprobs).sum() * 3, [x, weight])
+        value, found, spread = weighted_logprobs(x, weight, targets, temperature, coefficients, support, rows=rows)
+        torch.testing.assert_close(torch.autograd.grad(value * 3, [x, weight]), expected)
+        torch.testing.assert_close((found, spread), (logprobs.detach(), entropy))
+        assert found[1] == 0 and float(value.detach()) == pytest.approx(float((coefficients * found).sum()))
+        full, _ = linear_logprobs_ref(x, weight, targets, temperature, support)
+        torch.testing.assert_close(found[[0, 2, 3, 4]], full[[0, 2, 3, 4]].detach())
+
+
+def test_tokens_that_do_not_count_leave_no_trace() -> None:
+    x, weight = torch.randn(4, 3).requires_grad_(), torch.randn(9, 3).requires_grad_()
+    counted, ones = torch.tensor([True, False, True, False]), torch.ones(4)
+    with torch.no_grad():
+        x[1] = float("nan")
+    logprobs, entropy = linear_logprobs(x, weight, torch.arange(4), ones, counted_N=counted)
+    logprobs.sum().backward()
+    assert logprobs[1] == 0 and entropy[3] == 0 and bool((logprobs[[0, 2]] < 0).all())
+    assert torch.equal(x.grad[[1, 3]], torch.zeros(2, 3)) and bool(torch.isfinite(weight.grad).all())
 
 
 def test_a_support_of_one_id_is_certain_and_without_one_all_are_possible() -> None:

@@ -1,0 +1,118 @@
+"""Kernels against their plain forms: CPU time and memory.
+
+    python benchmarks/kernels.py [--only head]
+
+Ratios are of CPU time in one run on one thread. Prints a table, and one JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measure import cpu_s, in_child, peak_bytes, report
+from torch import Tensor
+
+from swannery.kernels.linear_logprobs import linear_logprobs, linear_logprobs_ref, weighted_logprobs
+
+BARS = {
+    "head_two_pass_mib": ("<=", 110.0), "head_one_pass_mib": ("<=", 110.0), "head_two_pass_over_naive": ("<=", 1.4),
+    "head_half_masked_over_naive": ("<=", 1.0), "head_one_pass_over_naive": ("<=", 1.0), "head_gradient_error": ("<=", 1e-6),
+}  # fmt: skip
+TOKENS, HIDDEN, VOCAB = 4096, 256, 32_768
+
+
+class Head:
+    """The loss head's case: tokens of which some count, and a loss that is linear in their log-probabilities."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        chance = torch.Generator().manual_seed(0)
+        self.x = torch.randn(TOKENS, HIDDEN, generator=chance).requires_grad_()
+        self.weight = (0.06 * torch.randn(VOCAB, HIDDEN, generator=chance)).requires_grad_()
+        self.targets = torch.randint(0, VOCAB, (TOKENS,), generator=chance)
+        self.temperature = torch.ones(TOKENS)
+        counted = torch.rand(TOKENS, generator=chance) < share
+        self.counted = None if share == 1.0 else counted
+        self.coefficients = torch.where(counted, -1.0 / counted.sum(), 0.0)
+
+    def naive(self) -> Tensor:
+        logprobs, _ = linear_logprobs_ref(self.x, self.weight, self.targets, self.temperature)
+        return (logprobs * self.coefficients).sum()
+
+    def plain(self) -> Tensor:
+        """The usual head: cross-entropy on the logits, no entropy."""
+        logits = (self.x @ self.weight.T) / self.temperature.unsqueeze(1)
+        return -(torch.nn.functional.cross_entropy(logits, self.targets, reduction="none") * self.coefficients).sum()
+
+    def two_pass(self) -> Tensor:
+        head = (self.x, self.weight, self.targets, self.temperature)
+        logprobs, _ = linear_logprobs(*head, counted_N=self.counted)
+        return (logprobs * self.coefficients).sum()
+
+    def one_pass(self) -> Tensor:
+        return weighted_logprobs(self.x, self.weight, self.targets, self.temperature, self.coefficients)[0]
+
+    def step(self, form: str) -> tuple[Tensor, Tensor]:
+        self.x.grad = self.weight.grad = None
+        getattr(self, form)().backward()
+        assert self.x.grad is not None and self.weight.grad is not None
+        return self.x.grad, self.weight.grad
+
+
+def head_figures() -> dict[str, float]:
+    """Forward and backward of the loss head at 4096 tokens, hidden size 256, vocabulary 32,768."""
+    whole, half = Head(), Head(0.5)
+    naive = cpu_s(lambda: whole.step("plain"))
+    expected = [grad.clone() for grad in whole.step("naive")]
+    errors = [
+        float((got - wanted).abs().max() / wanted.abs().max())
+        for form in ("two_pass", "one_pass")
+        for got, wanted in zip(whole.step(form), expected, strict=True)
+    ]
+    return {
+        "head_naive_s": naive,
+        "head_naive_with_entropy_s": cpu_s(lambda: whole.step("naive"), 1),
+        "head_two_pass_over_naive": cpu_s(lambda: whole.step("two_pass")) / naive,
+        "head_half_masked_over_naive": cpu_s(lambda: half.step("two_pass")) / naive,
+        "head_one_pass_over_naive": cpu_s(lambda: whole.step("one_pass")) / naive,
+        "head_gradient_error": max(errors),
+        **{f"head_{form}_mib": in_child(__file__, form)["mib"] for form in ("plain", "two_pass", "one_pass")},
+    }
+
+
+def head_memory(form: str) -> dict[str, float]:
+    """The peak of one step over a process that holds inputs and gradients' room already."""
+    torch.set_num_threads(1)
+    case = Head()
+    (case.x[:8] @ case.weight[:8].T).sum().backward()  # what the libraries take once
+    case.x.grad = case.weight.grad = None
+    before = peak_bytes()
+    case.step(form)
+    return {"mib": (peak_bytes() - before) / 2**20}
+
+
+CASES: dict[str, Callable[[], dict[str, float]]] = {"head": head_figures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(CASES), help="cases, with commas between")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options: Any = parser.parse_args()
+    if options.child:
+        print(json.dumps(head_memory(options.child)))
+        return
+    torch.set_num_threads(1)
+    figures: dict[str, float] = {}
+    for name in options.only.split(","):
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        figures |= CASES[name]()
+    report("kernels", figures, BARS)
+
+
+if __name__ == "__main__":
+    main()
