@@ -31,22 +31,25 @@ class _ConvChunks(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
         K = weight.shape[1]
         Q = x.shape[1] - K + 1
-        pre = torch.addcmul(bias, x[:, :Q], weight[:, 0])
+        weight_KD = weight.T.contiguous()  # a strided factor takes twice the time
+        pre = torch.addcmul(bias, x[:, :Q], weight_KD[0])
         for k in range(1, K):
-            pre.addcmul_(x[:, k : k + Q], weight[:, k])
-        ctx.save_for_backward(x, weight, pre)
+            pre.addcmul_(x[:, k : k + Q], weight_KD[k])
+        ctx.save_for_backward(x, weight_KD, pre)
         return F.silu(pre)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        x, weight, pre = ctx.saved_tensors
-        K, Q = weight.shape[1], pre.shape[1]
+        x, weight_KD, pre = ctx.saved_tensors
+        K, Q = len(weight_KD), pre.shape[1]
         grad = torch.ops.aten.silu_backward(grad.contiguous(), pre)
         grad_x = torch.zeros_like(x)
         for k in range(K):
-            grad_x[:, k : k + Q].addcmul_(grad, weight[:, k])
-        grad_weight = torch.stack([torch.linalg.vecdot(grad, x[:, k : k + Q], dim=1).sum(0) for k in range(K)], dim=1)
-        return grad_x, grad_weight, grad.sum((0, 1))
+            grad_x[:, k : k + Q].addcmul_(grad, weight_KD[k])
+        ones, product = grad.new_ones(grad[..., 0].numel()), torch.empty_like(grad)
+        sums = lambda t: ones @ t.view(-1, t.shape[-1])  # noqa: E731
+        grad_weight = torch.stack([sums(torch.mul(grad, x[:, k : k + Q], out=product)) for k in range(K)], dim=1)
+        return grad_x, grad_weight, sums(grad)
 
 
 def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, inputs_BXD: Tensor) -> Tensor:

@@ -75,8 +75,8 @@ class Mamba2(nn.Module):
     ) -> Tensor:
         """With a state, segment s continues the sequence in row rows_S[s] and leaves its own state there."""
         c = self.config
-        z_Nx, xBC_Nx, dt_NH = self._project(x_Nd)
-        taps_CX, rows = packing.taps_CX, torch.cat([xBC_Nx, dt_NH], dim=1)
+        z_Nx, rows = self.in_proj(x_Nd).split([c.mamba_size, c.conv_size + c.mamba_num_heads], dim=1)
+        taps_CX = packing.taps_CX
         initial = None
         if state is None:
             taps_CX = torch.where(taps_CX < packing.num_tokens, taps_CX, -1)  # sequences begin with zeros
@@ -85,21 +85,27 @@ class Mamba2(nn.Module):
             rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
             initial = state.state_RHPN[rows_S]
         gathered_CXx = gather_rows(rows, taps_CX).to(self._precise)
-        xBC_CQx = causal_conv1d_chunks(gathered_CXx[..., : c.conv_size], self._taps, self._bias)
-        dt_CQH = gathered_CXx[:, c.conv_kernel - 1 :, c.conv_size :]
-        dt_CQH = (F.softplus(dt_CQH + self.dt_bias)).clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
+        inputs_CXx, dt_CXH = gathered_CXx.split([c.conv_size, c.mamba_num_heads], dim=2)
+        xBC_CQx = causal_conv1d_chunks(inputs_CXx, self._taps, self._bias)
+        dt_CQH = F.softplus(dt_CXH[:, c.conv_kernel - 1 :] + self.dt_bias)
+        dt_CQH = dt_CQH.clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
         x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
-        y_CQHP, after_CHPn = ssd_chunks(x_CQHP, dt_CQH, -torch.exp(self.A_log), B_CQGn, C_CQGn, packing.levels, initial)
+        last_S = None if state is None else packing.last_chunk_S
+        decay_H = -torch.exp(self.A_log)
+        y_CQHP, states_SHPn = ssd_chunks(
+            x_CQHP, dt_CQH, decay_H, B_CQGn, C_CQGn, packing.levels, initial, last_S
+        )
         y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
         y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
         if state is not None:
-            state.state_RHPN[rows_S] = after_CHPn[packing.last_chunk_S].to(state.state_RHPN.dtype)
+            assert states_SHPn is not None
+            state.state_RHPN[rows_S] = states_SHPn.to(state.state_RHPN.dtype)
             state.inputs_RXD[rows_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
         return self._out(y_Nx, z_Nx)
 
     def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
         c = self.config
-        z_Bx, xBC_Bx, dt_BH = self._project(x_Bd)
+        z_Bx, xBC_Bx, dt_BH = self.in_proj(x_Bd).split([c.mamba_size, c.conv_size, c.mamba_num_heads], dim=1)
         xBC_Bx = causal_conv1d_step(xBC_Bx.to(self._precise), self._taps, self._bias, state.inputs_RXD)
         dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
         x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
@@ -124,10 +130,6 @@ class Mamba2(nn.Module):
     def _bias(self) -> Tensor:
         assert self.conv1d.bias is not None
         return self.conv1d.bias.to(self._precise)
-
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        c = self.config
-        return self.in_proj(x).split([c.mamba_size, c.conv_size, c.mamba_num_heads], dim=-1)
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config
