@@ -53,7 +53,11 @@ def in_child(script: str, *arguments: str) -> dict[str, Any]:
 def report(benchmark: str, figures: Mapping[str, float], bars: Mapping[str, tuple[str, float]]) -> None:
     """Print a table, and one JSON object on the last line."""
     judged = {
-        name: {"value": figures[name], "bar": f"{sign} {bar:g}", "passes": (figures[name] >= bar) is (sign == ">=")}
+        name: {
+            "value": figures[name],
+            "bar": f"{sign} {bar:g}",
+            "passes": figures[name] >= bar if sign == ">=" else figures[name] <= bar,
+        }
         for name, (sign, bar) in bars.items()
         if name in figures
     }

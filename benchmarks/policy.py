@@ -24,12 +24,14 @@ from swannery.policies import GenerationRequest, HybridConfig, HybridModel, Nati
 from swannery.policies.calculator import count_parameters, crossover, state_bytes
 from swannery.policies.native import HybridDecoder
 from swannery.rl.learner import Learner
+from swannery.rl.process import prepare
 
 BARS = {
     "decode_1024_over_transformer": (">=", 1.3), "decode_4096_over_transformer": (">=", 2.1),
     "decode_16384_over_transformer": (">=", 4.0), "decode_16384_over_windows": (">=", 1.5),
     "generate_8k_16k_over_transformer": (">=", 3.3), "generate_1k_2k_over_transformer": (">=", 1.6),
     "crossover_over_predicted": ("<=", 2.0), "crossover_under_predicted": (">=", 0.5), "train_tiny_6m_cpu_s": ("<=", 2.3),
+    "rescoring_replayed_max_difference": ("<=", 1e-4), "rescoring_replayed_flips": ("<=", 0),
 }  # fmt: skip
 
 SHARED: dict[str, Any] = dict(
@@ -211,9 +213,45 @@ def train_figures() -> dict[str, float]:
     }
 
 
+def rescoring_figures() -> dict[str, float]:
+    """4,096 tokens that tiny-6m generated step by step, scored again in chunks: the largest difference of log-probabilities with the
+    recorded routes and without, and how many routes differ."""
+    made = HybridModel(preset("tiny-6m"), seed=1).eval()
+    with torch.no_grad():
+        made.lm_head.weight.mul_(3.0)  # as sure as a trained policy
+        for moe in made.routers():
+            moe.gate.weight.mul_(8.0)
+    prompts = np.random.default_rng(0).integers(1, 1000, (8, 16)).tolist()
+    asked = [GenerationRequest(token_ids=p, max_new_tokens=513, stop_ids=(), seed=i) for i, p in enumerate(prompts)]
+    results: dict[int, Any] = {}
+
+    async def run() -> None:
+        async with NativeEngine(made, stop_ids=[0], reasoning_tokens=None, num_slots=8, capacity=600) as engine:
+            async for index, result in engine.generate(asked):
+                results[index] = result
+
+    asyncio.run(run())
+    rows = [[*prompts[i], *results[i].token_ids] for i in range(8)]
+    packing = Packing.build([len(row) - 1 for row in rows], chunk_size=made.config.chunk_size)
+    ids = torch.tensor([token for row in rows for token in row[:-1]])
+    targets = torch.tensor([token for row in rows for token in row[1:]])
+    own = torch.tensor([at >= 15 for row in rows for at in range(len(row) - 1)])
+    engine = torch.from_numpy(np.concatenate([results[i].logprobs for i in range(8)]))
+    recorded = torch.from_numpy(np.concatenate([results[i].routes[: len(rows[i]) - 1] for i in range(8)])).long()
+    figures: dict[str, float] = {"rescored_tokens": float(own.sum())}
+    with torch.inference_mode():
+        for name, routes in (("replayed", recorded), ("live", None)):
+            hidden, taken = made(ids, packing, routes_NEK=routes)
+            logprobs, _ = made.logprobs(hidden[own], targets[own], torch.ones(int(own.sum())))
+            figures[f"rescoring_{name}_max_difference"] = float((logprobs - engine).abs().max())
+            flips = (taken.sort(-1).values != recorded.sort(-1).values).any(-1)
+            figures[f"rescoring_{name}_flips"] = float(flips.sum())
+    return figures
+
+
 CASES: dict[str, Callable[[], dict[str, float]]] = {
     "decode": decode_figures, "crossover": crossover_figures, "generate": generate_figures, "losses": losses_figures,
-    "train": train_figures,
+    "train": train_figures, "rescoring": rescoring_figures,
 }  # fmt: skip
 
 
@@ -222,8 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(CASES), help="cases, with commas between")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    prepare(options.threads)  # as a training run does
     figures: dict[str, float] = {}
     for name in options.only.split(","):
         print(f"{name} ...", file=sys.stderr, flush=True)

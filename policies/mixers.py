@@ -92,9 +92,7 @@ class Mamba2(nn.Module):
         x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
         last_S = None if state is None else packing.last_chunk_S
         decay_H = -torch.exp(self.A_log)
-        y_CQHP, states_SHPn = ssd_chunks(
-            x_CQHP, dt_CQH, decay_H, B_CQGn, C_CQGn, packing.levels, initial, last_S
-        )
+        y_CQHP, states_SHPn = ssd_chunks(x_CQHP, dt_CQH, decay_H, B_CQGn, C_CQGn, packing.levels, initial, last_S)
         y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
         y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
         if state is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,15 @@ def native(policy: Policy, synchronous: bool) -> Subject:
     )
 
 
+def of_pattern(policy: Policy, pattern: str, **changes: Any) -> Policy:
+    """A policy of other layers, with a sharpened head."""
+    config = dataclasses.replace(policy.model.config, pattern=pattern, **changes)
+    model = HybridModel(config, seed=1)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2.0)
+    return Policy(model, policy.tokenizer)
+
+
 def simulated(_: Policy) -> Subject:
     tokens = _small_tokens(64)
     return Subject(
@@ -99,6 +109,8 @@ def transformers(_: Policy) -> Subject:
 SUBJECTS: dict[str, Callable[[Policy], Subject]] = {
     "native, asynchronous": lambda policy: native(policy, False),
     "native, synchronous": lambda policy: native(policy, True),
+    "native, windows": lambda policy: native(of_pattern(policy, "WE*W", window_size=24, latent_size=16), False),
+    "native, attention alone": lambda policy: native(of_pattern(policy, "*-*E"), False),
     "transformers": transformers,
     "simulated": simulated,
 }
