@@ -7,13 +7,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from .cli import console, told
 from .environments import EnvironmentFault
+from .messages import Message
+
+if TYPE_CHECKING:
+    from .policies import Renderer
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ def evaluate(arguments: list[str]) -> int:
     prepare(config.num_threads)
     envs = {env_id: controller.envs[env_id] for env_id in env_ids}
 
-    asked = [_budget(text) for text in chosen.budgets]
-    own = {env_id: evaluation_budget(controller.budgets(env_id)) for env_id in envs}
+    renderer = make_renderer(policy)
+    asked = [_budget(text, renderer) for text in chosen.budgets]
+    own = {env_id: _kept(evaluation_budget(controller.budgets(env_id)), renderer) for env_id in envs}
     curve = [dict.fromkeys(envs, budget) for budget in asked] or [own]
 
     async def scores(
@@ -64,7 +69,7 @@ def evaluate(arguments: list[str]) -> int:
                 envs,
                 controller.pools,
                 engine,
-                make_renderer(policy),
+                renderer,
                 split=chosen.split,
                 num_tasks=chosen.num_tasks,
                 temperature=temperature,
@@ -92,16 +97,34 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def _budget(text: str) -> int | str | None:
+def _budget(text: str, renderer: Renderer) -> int | str | None:
+    """What a person asked for. ConfigError where it is no budget, or one that this policy's chat format cannot keep."""
     from .rl.config import ConfigError
 
     if text == "unlimited":
         return None
-    if text == "low":
-        return text
-    if not text.isdecimal():
+    if text != "low" and not text.isdecimal():
         raise ConfigError(f"a budget is a number of tokens, 0 for reasoning off, low or unlimited, got {text!r}")
-    return int(text)
+    budget = text if text == "low" else int(text)
+    if why := _why_not(budget, renderer):
+        raise ConfigError(f"a budget of {text} cannot be kept: {why}. Choose 0 or unlimited")
+    return budget
+
+
+def _kept(budget: int | str | None, renderer: Renderer) -> int | str | None:
+    """An environment's own budget; none where this policy's chat format cannot keep it."""
+    return None if _why_not(budget, renderer) else budget
+
+
+def _why_not(budget: int | str | None, renderer: Renderer) -> str:
+    if isinstance(budget, int) and budget and renderer.think_end_id is None:
+        return "this policy's chat format has no reasoning"
+    if budget == "low":
+        try:
+            renderer.open([Message("user", "?")], effort="low")
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,9 @@ def sample(arguments: list[str]) -> int:
     policy, config, controller, env_ids = _policy_and_environments(chosen.policy, chosen.config, chosen.env)
     prepare(config.num_threads)
     env_id = env_ids[0]
-    budget: Any = _budget(chosen.budget) if chosen.budget else evaluation_budget(controller.budgets(env_id))
+    renderer = make_renderer(policy)
+    own = _kept(evaluation_budget(controller.budgets(env_id)), renderer)
+    budget: Any = _budget(chosen.budget, renderer) if chosen.budget else own
     spec = RolloutSpec(
         env_id=env_id,
         task_seed=task_seed(controller.envs[env_id], env_id, "test", chosen.task, 0),
@@ -149,7 +174,7 @@ def sample(arguments: list[str]) -> int:
 
     async def play() -> Any:
         async with make_engine(policy, num_slots=16, capacity=config.generation.context_size) as engine:
-            return await rollout(controller.pools[env_id], engine, make_renderer(policy), spec)
+            return await rollout(controller.pools[env_id], engine, renderer, spec)
 
     try:
         branches = asyncio.run(play())

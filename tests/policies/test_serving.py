@@ -92,3 +92,15 @@ def test_a_format_without_reasoning_has_no_budget_to_keep(tokenizer: Tokenizer, 
             return one
 
     asyncio.run(run())
+
+
+def test_a_person_is_told_which_budgets_a_format_cannot_keep(tokenizer: Tokenizer, templates: dict[str, str]) -> None:
+    from swannery.cli_policies import _budget, _kept
+    from swannery.rl.config import ConfigError
+
+    plain, thinking = (make_renderer(small_policy(tokenizer, templates[name])) for name in ("plain", "opens reasoning"))
+    assert [_budget(text, thinking) for text in ("0", "8", "unlimited")] == [0, 8, None]
+    assert [_budget(text, plain) for text in ("0", "unlimited")] == [0, None] and _kept(8, plain) is None
+    for text, why in (("8", "has no reasoning"), ("low", "knows no effort"), ("-1", "a number of tokens")):
+        with pytest.raises(ConfigError, match=why):
+            _budget(text, plain)
