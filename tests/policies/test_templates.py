@@ -290,10 +290,13 @@ def test_smollm2_is_rendered_as_transformers_does(smollm2: TemplateRenderer) -> 
 
 def test_smollm2_converses_without_forks(smollm2: TemplateRenderer) -> None:
     said, seen = [Message("user", "What is 1+1?")], smollm2.open([Message("user", "What is 1+1?")])
+    spelt = HOSTILE.replace("<tool_call>", "")  # which has no token here: an answer that spells it begins a call
+    with pytest.raises(ValueError, match="never closed"):
+        smollm2.completion(Turn(f"It is {HOSTILE}"))
     for number in range(4):
-        ids = smollm2.completion(Turn(f"\nIt is {number} {HOSTILE}"))
+        ids = smollm2.completion(Turn(f"\nIt is {number} {spelt}"))
         turn = smollm2.parse(ids)
-        assert turn == Turn(f"\nIt is {number} {HOSTILE}")
+        assert turn == Turn(f"\nIt is {number} {spelt}")
         said += [turn.message, Message("user", f"{HOSTILE} and {number}?")]
         seen += ids
         delta = smollm2.extend(seen, said, 1)
