@@ -23,7 +23,7 @@ from swannery.kernels.packing import Packing
 from swannery.policies import GenerationRequest, HybridConfig, HybridModel, NativeEngine, preset
 from swannery.policies.calculator import count_parameters, crossover, state_bytes
 from swannery.policies.native import HybridDecoder
-from swannery.rl.learner import Learner
+from swannery.rl.learner import Learner, RouterTraining
 from swannery.rl.process import prepare
 
 BARS = {
@@ -181,7 +181,7 @@ def train_s(name: str, batch: int, length: int) -> float:
     """CPU seconds of a training step on `batch` sequences: forward, backward, AdamW."""
     config = preset(name) if name in ("tiny-6m", "tiny-1m") else model(name).config
     trained = HybridModel(config, seed=1)
-    learner = Learner(trained, optimizer="adamw", lr=1e-4, train_routers=True)
+    learner = Learner(trained, optimizer="adamw", lr=1e-4, routers=RouterTraining(weights=True))
     ids = torch.randint(1, config.vocab_size, (batch * length,), generator=torch.Generator().manual_seed(0))
     packing = Packing.build([length] * batch, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel)
     ones = torch.ones(len(ids))

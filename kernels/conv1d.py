@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .exact import exact_silu
+
 
 def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) -> Tensor:
     """Over one sequence from its start. Returns [L, D]."""
@@ -21,14 +23,15 @@ def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) ->
     return F.silu(y.squeeze(0).T)
 
 
-def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Tensor:
-    """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]."""
-    return _ConvChunks.apply(x_CXD, weight_DK, bias_D)  # type: ignore[no-any-return]
+def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, exact: bool = False) -> Tensor:
+    """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]. `exact`: a chunk's bits are the same in
+    whatever company (exact.py)."""
+    return _ConvChunks.apply(x_CXD, weight_DK, bias_D, exact)  # type: ignore[no-any-return]
 
 
 class _ConvChunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:  # type: ignore[override]
         K = weight.shape[1]
         Q = x.shape[1] - K + 1
         weight_KD = weight.T.contiguous()  # a strided factor takes twice the time
@@ -36,10 +39,10 @@ class _ConvChunks(torch.autograd.Function):
         for k in range(1, K):
             pre.addcmul_(x[:, k : k + Q], weight_KD[k])
         ctx.save_for_backward(x, weight_KD, pre)
-        return F.silu(pre)
+        return exact_silu(pre) if exact else F.silu(pre)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight_KD, pre = ctx.saved_tensors
         K, Q = len(weight_KD), pre.shape[1]
         grad = torch.ops.aten.silu_backward(grad.contiguous(), pre)
@@ -49,7 +52,7 @@ class _ConvChunks(torch.autograd.Function):
         ones, product = grad.new_ones(grad[..., 0].numel()), torch.empty_like(grad)
         sums = lambda t: ones @ t.view(-1, t.shape[-1])  # noqa: E731
         grad_weight = torch.stack([sums(torch.mul(grad, x[:, k : k + Q], out=product)) for k in range(K)], dim=1)
-        return grad_x, grad_weight, sums(grad)
+        return grad_x, grad_weight, sums(grad), None
 
 
 def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, inputs_BXD: Tensor) -> Tensor:

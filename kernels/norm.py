@@ -10,18 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .exact import exact_silu
+
 
 def rms_norm_ref(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """x / rms(x) * weight over the last dimension."""
     return x_D * torch.rsqrt(x_D.pow(2).mean(dim=-1, keepdim=True) + eps) * weight_D
 
 
-def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """`rms_norm_ref` with a backward of its own that keeps one number a row. Its sums are fp32 at least."""
+def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float, *, exact: bool = False) -> Tensor:
+    """`rms_norm_ref` with a backward of its own that keeps one number a row. Its sums are fp32 at least. `exact`: the same bits with
+    gradients or without."""
     precise = torch.promote_types(x_D.dtype, torch.float32)
     if x_D.dtype is not precise:
-        return rms_norm(x_D.to(precise), weight_D.to(precise), eps).to(x_D.dtype)
-    if torch.is_grad_enabled() and (x_D.requires_grad or weight_D.requires_grad):
+        return rms_norm(x_D.to(precise), weight_D.to(precise), eps, exact=exact).to(x_D.dtype)
+    if exact or (torch.is_grad_enabled() and (x_D.requires_grad or weight_D.requires_grad)):
         return _RMSNorm.apply(x_D, weight_D, eps)  # type: ignore[no-any-return]
     return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps)
 
@@ -43,11 +46,14 @@ class _RMSNorm(torch.autograd.Function):
         return torch.addcmul(grad_normed, normed, along, value=-1).mul_(scale), grad_weight, None
 
 
-def gated_rms_norm(x_D: Tensor, gate_D: Tensor, weight_D: Tensor, eps: float, num_groups: int = 1) -> Tensor:
-    """RMSNorm of x * SiLU(gate), over each of `num_groups` groups of channels."""
-    gated = x_D * F.silu(gate_D)
+def gated_rms_norm(
+    x_D: Tensor, gate_D: Tensor, weight_D: Tensor, eps: float, num_groups: int = 1, *, exact: bool = False
+) -> Tensor:
+    """RMSNorm of x * SiLU(gate), over each of `num_groups` groups of channels. `exact`: a row's bits are the same in whatever company
+    and with gradients or without (exact.py)."""
+    gated = x_D * (exact_silu(gate_D) if exact else F.silu(gate_D))
     if num_groups == 1:
-        return rms_norm(gated, weight_D.to(gated.dtype), eps)
+        return rms_norm(gated, weight_D.to(gated.dtype), eps, exact=exact)
     grouped = gated.unflatten(-1, (num_groups, -1))
     ones = grouped.new_ones(grouped.shape[-1])
-    return rms_norm(grouped, ones, eps).flatten(-2) * weight_D
+    return rms_norm(grouped, ones, eps, exact=exact).flatten(-2) * weight_D

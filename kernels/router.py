@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .exact import exact_linear, exact_sigmoid
+
 
 def route(
     x_Nd: Tensor,
@@ -26,10 +28,13 @@ def route(
     num_groups: int = 1,
     groups_per_token: int = 1,
     replay_NK: Tensor | None = None,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gates [N, K], chosen experts [N, K] and scores [N, E] of each token. Rows of `replay_NK` that are -1 are routed anew."""
+    """Gates [N, K], chosen experts [N, K] and scores [N, E] of each token. Rows of `replay_NK` that are -1 are routed anew. `exact`:
+    a token's results are the same bits in whatever company (exact.py)."""
     precise = torch.promote_types(x_Nd.dtype, torch.float32)
-    scores_NE = torch.sigmoid(F.linear(x_Nd.to(precise), weight_Ed.to(precise)))
+    linear, sigmoid = (exact_linear, exact_sigmoid) if exact else (F.linear, torch.sigmoid)
+    scores_NE = sigmoid(linear(x_Nd.to(precise), weight_Ed.to(precise)))
     if replay_NK is None or bool((replay_NK < 0).any()):
         choice_NE = scores_NE.detach() + bias_E
         if groups_per_token < num_groups:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .config import HybridConfig
+from .exact_replay import ReplayState
 
 PAGE_SIZE = 64
 """Tokens of a page: 32 are wasted on average, and a page's matrix product is large enough to be worth its call."""
@@ -68,17 +69,20 @@ class Cache:
         num_pages: int,
         *,
         page_size: int = PAGE_SIZE,
+        exact: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config, self.num_rows, self.num_pages, self.page_size = config, num_rows, num_pages, page_size
+        """An `exact` cache holds what exact replay needs (exact_replay.py)."""
+        self.config, self.exact, self.num_rows, self.num_pages = config, exact, num_rows, num_pages
+        self.page_size = page_size
         self.device = torch.device(device)
-        self.layers: list[MambaState | Ring | Pages | None] = []
+        self.layers: list[MambaState | ReplayState | Ring | Pages | None] = []
         for letter in config.pattern:
             if letter == "M":
-                inputs, state = _mamba_shapes(config)
+                inputs, state = _mamba_shapes(config, exact)
                 self.layers.append(
-                    MambaState(
+                    (ReplayState if exact else MambaState)(
                         untouched_zeros((num_rows, *inputs), dtype, device),
                         untouched_zeros((num_rows, *state), torch.promote_types(dtype, torch.float32), device),
                     )
@@ -94,9 +98,9 @@ class Cache:
             else:
                 self.layers.append(None)
 
-    def mamba(self, layer: int) -> MambaState:
+    def mamba(self, layer: int) -> MambaState | ReplayState:
         state = self.layers[layer]
-        assert isinstance(state, MambaState)
+        assert isinstance(state, MambaState | ReplayState)
         return state
 
     def ring(self, layer: int) -> Ring:
@@ -110,7 +114,12 @@ class Cache:
         return state
 
     def row_tensors(self) -> list[Tensor]:
-        return [tensor for layer in self.layers if isinstance(layer, MambaState | Ring) for tensor in layer.tensors()]
+        return [
+            tensor
+            for layer in self.layers
+            if isinstance(layer, MambaState | ReplayState | Ring)
+            for tensor in layer.tensors()
+        ]
 
     def clear_rows(self, rows: Tensor) -> None:
         """Begin anew in these rows. Pages need no clearing: what lies beyond a row's length is never seen."""
@@ -141,10 +150,10 @@ def untouched_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.devi
 
 
 def cache_bytes(
-    config: HybridConfig, *, page_size: int = PAGE_SIZE, dtype: torch.dtype = torch.float32
+    config: HybridConfig, *, page_size: int = PAGE_SIZE, exact: bool = False, dtype: torch.dtype = torch.float32
 ) -> tuple[int, int]:
     """Bytes of one row and of one page, over all layers."""
-    inputs, state = _mamba_shapes(config)
+    inputs, state = _mamba_shapes(config, exact)
     state_dtype = torch.promote_types(dtype, torch.float32)
     row = torch.Size(inputs).numel() * dtype.itemsize + torch.Size(state).numel() * state_dtype.itemsize
     token = 2 * config.num_key_value_heads * config.head_dim * dtype.itemsize
@@ -152,8 +161,8 @@ def cache_bytes(
     return rows, config.pattern.count("*") * token * page_size
 
 
-def _mamba_shapes(config: HybridConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (
-        (config.conv_kernel - 1, config.conv_size),
-        (config.mamba_num_heads, config.mamba_head_dim, config.ssm_state_size),
-    )
+def _mamba_shapes(config: HybridConfig, exact: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    before, state = config.conv_kernel - 1, (config.mamba_num_heads, config.mamba_head_dim, config.ssm_state_size)
+    if exact:
+        return (before + config.chunk_size, config.conv_size + config.mamba_num_heads), state
+    return (before, config.conv_size), state

@@ -22,13 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.linear_logprobs import linear_logprobs
+from ..kernels.linear_logprobs import linear_logprobs, weighted_logprobs
 from ..kernels.packing import Packing
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout
 from ..kernels.sliding_window import RingLayout
+from .balance import ExpertLoads
 from .cache import Cache
 from .config import HybridConfig
-from .mixers import MLP, Attention, Mamba2, MoE, RMSNorm, WindowAttention
+from .exact_replay import ReplayLayout, ReplayState
+from .mamba import Mamba2, RMSNorm
+from .mixers import MLP, Attention, MoE, WindowAttention
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class CachePlace:
     pages: ExtendLayout | None
     rings: RingLayout | None
     """None where the model has no such layers."""
+    replay: ReplayLayout | None
+    """Of an exact cache."""
 
     @staticmethod
     def build(
@@ -49,7 +54,8 @@ class CachePlace:
         config, device = cache.config, cache.device
         pages = ExtendLayout.build(tables_SP, past_S, new_S, cache.page_size, device) if "*" in config.pattern else None
         rings = RingLayout.build(rows_S, past_S, new_S, config.window_size, device) if "W" in config.pattern else None
-        return CachePlace(cache, torch.from_numpy(rows_S).to(device), pages, rings)
+        replay = ReplayLayout.build(config, past_S, new_S, device) if cache.exact and "M" in config.pattern else None
+        return CachePlace(cache, torch.from_numpy(rows_S).to(device), pages, rings, replay)
 
 
 class Layer(nn.Module):
@@ -76,6 +82,7 @@ class HybridModel(nn.Module):
         self.layers: Iterable[Layer] = nn.ModuleList(Layer(config, letter) for letter in config.pattern)  # type: ignore[assignment]
         self.norm_f = RMSNorm(config.hidden_size, config.norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.exact = False
         self.reset_parameters(seed)
 
     @torch.no_grad()
@@ -101,6 +108,19 @@ class HybridModel(nn.Module):
         routed = "fc2_latent_proj.weight" if self.config.latent_size else "experts.down_proj"
         return "out_proj.weight", "o_proj.weight", "down_proj.weight", routed
 
+    @property
+    def exact(self) -> bool:
+        """Whether Mamba-2 layers and routers give the same bits in decoding and prefill (exact_replay.py). Caches made for the
+        model are to be of the same mind."""
+        return self._exact
+
+    @exact.setter
+    def exact(self, exact: bool) -> None:
+        self._exact = exact
+        for module in self.modules():
+            if isinstance(module, Mamba2 | MoE | RMSNorm):
+                module.exact = exact
+
     def forward(
         self,
         ids_N: Tensor,
@@ -108,15 +128,21 @@ class HybridModel(nn.Module):
         *,
         routes_NEK: Tensor | None = None,
         place: CachePlace | None = None,
+        scores: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, d] and routes [N, E, K]. With a place in a cache, its sequences are continued there."""
+        """Hidden states [N, d] and routes [N, E, K]. With a place in a cache, its sequences are continued there. Each router's
+        scores [N, experts] are appended to `scores`, for an auxiliary loss."""
         h_Nd = F.embedding(ids_N, self.embeddings.weight)
         routes: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             x_Nd, mixer = layer.norm(h_Nd), layer.mixer
             if isinstance(mixer, Mamba2):
-                state = place.cache.mamba(index) if place is not None else None
-                y_Nd = mixer(x_Nd, packing, state, place.rows_S if place is not None else None)
+                state = None if place is None else place.cache.mamba(index)
+                if place is not None and isinstance(state, ReplayState):
+                    assert place.replay is not None
+                    y_Nd = mixer.replay(x_Nd, place.replay, state, place.rows_S)
+                else:
+                    y_Nd = mixer(x_Nd, packing, state, None if place is None else place.rows_S)
             elif isinstance(mixer, Attention):
                 if place is None:
                     y_Nd = mixer(x_Nd, packing)
@@ -128,8 +154,10 @@ class HybridModel(nn.Module):
                     y_Nd = mixer.extend(x_Nd, place.cache.pages(index), place.pages)
             elif isinstance(mixer, MoE):
                 replay_NK = None if routes_NEK is None else routes_NEK[:, len(routes)]
-                y_Nd, chosen_NK = mixer(x_Nd, replay_NK)
+                y_Nd, chosen_NK, scores_Ne = mixer(x_Nd, replay_NK)
                 routes.append(chosen_NK)
+                if scores is not None:
+                    scores.append(scores_Ne)
             else:
                 y_Nd = mixer(x_Nd)
             h_Nd = h_Nd + y_Nd
@@ -143,13 +171,17 @@ class HybridModel(nn.Module):
         for index, layer in enumerate(self.layers):
             x_Bd, mixer = layer.norm(h_Bd), layer.mixer
             if isinstance(mixer, Mamba2):
-                h_Bd += mixer.step(x_Bd, cache.mamba(index).front(B))
+                state = cache.mamba(index).front(B)
+                if isinstance(state, ReplayState):
+                    h_Bd += mixer.replay_step(x_Bd, state, layout.lengths_B)
+                else:
+                    h_Bd += mixer.step(x_Bd, state)
             elif isinstance(mixer, WindowAttention):
                 h_Bd += mixer.step_ring(x_Bd, cache.ring(index).front(B), layout.lengths_B)
             elif isinstance(mixer, Attention):
                 h_Bd += mixer.step(x_Bd, cache.pages(index), layout)
             elif isinstance(mixer, MoE):
-                y_Bd, chosen_BK = mixer(x_Bd)
+                y_Bd, chosen_BK, _ = mixer(x_Bd)
                 routes.append(chosen_BK)
                 h_Bd += y_Bd
             else:
@@ -165,19 +197,26 @@ class HybridModel(nn.Module):
         """Log-probability of each target and the entropy of its distribution, without keeping the logits."""
         return linear_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N, support_NS)
 
+    def weighted_logprobs(
+        self,
+        hidden_Nd: Tensor,
+        targets_N: Tensor,
+        temperature_N: Tensor,
+        coefficients_N: Tensor,
+        support_NS: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """sum_n coefficient_n log p_n in one pass, and beside it log-probabilities and entropies, which have no gradient."""
+        return weighted_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N, coefficients_N, support_NS)
+
     def routers(self) -> list[MoE]:
         return [cast(MoE, layer.mixer) for layer in self.layers if isinstance(layer.mixer, MoE)]
 
     @torch.no_grad()
-    def balance(self, routes_NEK: Tensor, rate: float) -> float:
-        """Move each selection bias towards even loads (https://arxiv.org/abs/2408.15664) and return MaxVio, the worst
-        layer's max load / mean load - 1. `routes_NEK` is the choice of a whole optimizer step's tokens."""
-        worst = 0.0
-        for index, moe in enumerate(self.routers()):
-            loads_E = torch.bincount(routes_NEK[:, index].reshape(-1), minlength=self.config.num_experts).float()
-            moe.gate.e_score_correction_bias += rate * torch.sign(loads_E.mean() - loads_E)
-            worst = max(worst, float(loads_E.max() / loads_E.mean()) - 1)
-        return worst
+    def balance(self, loads: ExpertLoads, rate: float) -> None:
+        """Move each layer's selection bias by `rate` towards even loads: those of a whole optimizer step, of all processes."""
+        for layer, moe in enumerate(self.routers()):
+            bias_E = moe.gate.e_score_correction_bias
+            bias_E += rate * loads.bias_step(layer).to(bias_E.device)
 
     def _stack(self, routes: list[Tensor], num_tokens: int) -> Tensor:
         if not routes:

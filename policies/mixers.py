@@ -1,4 +1,4 @@
-"""The five mixers of a hybrid layer. Each has two forms that compute the same function:
+"""The mixers of a hybrid layer beside Mamba-2 (mamba.py). Each has two forms that compute the same function:
 
     forward(x_Nd, packing, ...)   all tokens of packed segments at once: training and prefill
     step(x_Bd, state)             one token for each of B sequences: decoding
@@ -6,135 +6,23 @@
 Parameter names are those of transformers' `nemotron_h`, so its weights load by name.
 """
 
-# Shapes: N packed tokens, B sequences, S segments, C chunks, Q tokens of a chunk, d model, H heads, P head size,
-# G groups, n state size, E experts, K experts of a token.
+# Shapes: N packed tokens, B sequences, S segments, d model, H query heads, J key-value heads, D head size, w window,
+# E experts, K experts of a token.
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.attention import packed_attention
-from ..kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
 from ..kernels.experts import experts
-from ..kernels.gather import gather_rows
-from ..kernels.norm import gated_rms_norm, rms_norm
 from ..kernels.packing import Packing
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
 from ..kernels.rotary import rotary
 from ..kernels.router import route
 from ..kernels.sliding_window import RingLayout, ring_decode_attention, ring_extend_attention
-from ..kernels.ssd import ssd_chunks, ssd_step
-from .cache import MambaState, Pages, Ring
+from .cache import Pages, Ring
 from .config import HybridConfig
-
-
-class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class Mamba2(nn.Module):
-    """Mamba-2 (https://arxiv.org/abs/2405.21060): projection, short convolution, scan, gate, norm, projection."""
-
-    def __init__(self, config: HybridConfig) -> None:
-        super().__init__()
-        self.config = config
-        c = config
-        self.in_proj = nn.Linear(c.hidden_size, c.mamba_size + c.conv_size + c.mamba_num_heads, bias=False)
-        self.conv1d = nn.Conv1d(c.conv_size, c.conv_size, c.conv_kernel, groups=c.conv_size)
-        self.dt_bias = nn.Parameter(torch.empty(c.mamba_num_heads))
-        self.A_log = nn.Parameter(torch.empty(c.mamba_num_heads))
-        self.D = nn.Parameter(torch.empty(c.mamba_num_heads))
-        self.norm = RMSNorm(c.mamba_size, c.norm_eps)
-        self.out_proj = nn.Linear(c.mamba_size, c.hidden_size, bias=False)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """A = -1, -2, ... by head; steps log-uniform in [time_step_min, time_step_max]."""
-        c = self.config
-        self.A_log.copy_(torch.log(torch.arange(1, c.mamba_num_heads + 1)))
-        self.D.fill_(1.0)
-        low, high = math.log(c.time_step_min), math.log(c.time_step_max)
-        dt = torch.exp(torch.rand(c.mamba_num_heads, generator=generator) * (high - low) + low).clamp(min=1e-4)
-        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-        bound = c.conv_kernel**-0.5
-        self.conv1d.weight.uniform_(-bound, bound, generator=generator)
-        self._bias.zero_()
-
-    def forward(
-        self, x_Nd: Tensor, packing: Packing, state: MambaState | None = None, rows_S: Tensor | None = None
-    ) -> Tensor:
-        """With a state, segment s continues the sequence in row rows_S[s] and leaves its own state there."""
-        c = self.config
-        z_Nx, rows = self.in_proj(x_Nd).split([c.mamba_size, c.conv_size + c.mamba_num_heads], dim=1)
-        taps_CX = packing.taps_CX
-        initial = None
-        if state is None:
-            taps_CX = torch.where(taps_CX < packing.num_tokens, taps_CX, -1)  # sequences begin with zeros
-        else:
-            inputs = state.inputs_RXD[rows_S]
-            rows = torch.cat([rows, F.pad(inputs.flatten(0, 1), (0, c.mamba_num_heads))])
-            initial = state.state_RHPN[rows_S]
-        gathered_CXx = gather_rows(rows, taps_CX).to(self._precise)
-        inputs_CXx, dt_CXH = gathered_CXx.split([c.conv_size, c.mamba_num_heads], dim=2)
-        xBC_CQx = causal_conv1d_chunks(inputs_CXx, self._taps, self._bias)
-        dt_CQH = F.softplus(dt_CXH[:, c.conv_kernel - 1 :] + self.dt_bias)
-        dt_CQH = dt_CQH.clamp(min=c.time_step_min) * packing.valid_CQ.unsqueeze(2)
-        x_CQHP, B_CQGn, C_CQGn = self._split(xBC_CQx)
-        last_S = None if state is None else packing.last_chunk_S
-        decay_H = -torch.exp(self.A_log)
-        y_CQHP, states_SHPn = ssd_chunks(x_CQHP, dt_CQH, decay_H, B_CQGn, C_CQGn, packing.levels, initial, last_S)
-        y_CQHP = torch.addcmul(y_CQHP, x_CQHP, self.D.unsqueeze(1))
-        y_Nx = gather_rows(y_CQHP.reshape(-1, c.mamba_size), packing.token_slots_N)
-        if state is not None:
-            assert states_SHPn is not None
-            state.state_RHPN[rows_S] = states_SHPn.to(state.state_RHPN.dtype)
-            state.inputs_RXD[rows_S] = gather_rows(rows, packing.tails_SX)[..., : c.conv_size]
-        return self._out(y_Nx, z_Nx)
-
-    def step(self, x_Bd: Tensor, state: MambaState) -> Tensor:
-        c = self.config
-        z_Bx, xBC_Bx, dt_BH = self.in_proj(x_Bd).split([c.mamba_size, c.conv_size, c.mamba_num_heads], dim=1)
-        xBC_Bx = causal_conv1d_step(xBC_Bx.to(self._precise), self._taps, self._bias, state.inputs_RXD)
-        dt_BH = F.softplus(dt_BH + self.dt_bias).clamp_(min=c.time_step_min)
-        x_BHP, B_BGn, C_BGn = self._split(xBC_Bx)
-        y_BHP = ssd_step(x_BHP, dt_BH, -torch.exp(self.A_log), B_BGn, C_BGn, state.state_RHPN)
-        return self._out(y_BHP.addcmul_(x_BHP, self.D.unsqueeze(1)).reshape(-1, c.mamba_size), z_Bx)
-
-    def _out(self, y: Tensor, z: Tensor) -> Tensor:
-        c = self.config
-        normed = gated_rms_norm(y, z.to(self._precise), self.norm.weight, c.norm_eps, c.mamba_num_groups)
-        return self.out_proj(normed.to(z.dtype))
-
-    @property
-    def _precise(self) -> torch.dtype:
-        """Of the scan and its convolution (precision.py)."""
-        return self.A_log.dtype
-
-    @property
-    def _taps(self) -> Tensor:
-        return self.conv1d.weight.squeeze(1).to(self._precise)
-
-    @property
-    def _bias(self) -> Tensor:
-        assert self.conv1d.bias is not None
-        return self.conv1d.bias.to(self._precise)
-
-    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        c = self.config
-        size = c.mamba_num_groups * c.ssm_state_size
-        x, B, C = xBC.split([c.mamba_size, size, size], dim=-1)
-        groups = (c.mamba_num_groups, c.ssm_state_size)
-        return x.unflatten(-1, (c.mamba_num_heads, c.mamba_head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
 
 
 class Attention(nn.Module):
@@ -235,7 +123,7 @@ class MoE(nn.Module):
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.exact = config, False
         self.gate = Router(config)
         self.experts = Experts(config)
         self.shared_experts = MLP(config.hidden_size, config.shared_expert_size)
@@ -243,9 +131,10 @@ class MoE(nn.Module):
         self.fc1_latent_proj = nn.Linear(config.hidden_size, latent, bias=False) if latent else nn.Identity()
         self.fc2_latent_proj = nn.Linear(latent, config.hidden_size, bias=False) if latent else nn.Identity()
 
-    def forward(self, x_Nd: Tensor, replay_NK: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The output and the experts that were chosen. `replay_NK` holds a recorded choice, -1 where there is none."""
-        gates_NK, chosen_NK, _ = route(
+    def forward(self, x_Nd: Tensor, replay_NK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The output, the experts [N, K] that were chosen and the router's scores [N, E]. `replay_NK` holds a recorded choice, -1
+        where there is none."""
+        gates_NK, chosen_NK, scores_NE = route(
             x_Nd,
             self.gate.weight,
             self.gate.e_score_correction_bias,
@@ -254,7 +143,8 @@ class MoE(nn.Module):
             num_groups=self.config.num_expert_groups,
             groups_per_token=self.config.expert_groups_per_token,
             replay_NK=replay_NK,
+            exact=self.exact,
         )
         latent_Nl = self.fc1_latent_proj(x_Nd)
         routed = experts(latent_Nl, gates_NK, chosen_NK, self.experts.up_proj, self.experts.down_proj)
-        return self.fc2_latent_proj(routed) + self.shared_experts(x_Nd), chosen_NK
+        return self.fc2_latent_proj(routed) + self.shared_experts(x_Nd), chosen_NK, scores_NE

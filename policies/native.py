@@ -36,9 +36,9 @@ class HybridDecoder:
         self.route_shape = (config.num_moe_layers, config.experts_per_token)
         self.recurrent = bool(set(config.pattern) & set("MW"))
         self.num_rows, self.num_pages, self.page_size = num_rows, num_pages, PAGE_SIZE
-        self.row_bytes, self.page_bytes = cache_bytes(config, dtype=dtype)
+        self.row_bytes, self.page_bytes = cache_bytes(config, exact=model.exact, dtype=dtype)
         # One page more, where the padding of a batch writes.
-        self.cache = Cache(config, num_rows, num_pages + 1, dtype=dtype, device=self.device)
+        self.cache = Cache(config, num_rows, num_pages + 1, exact=model.exact, dtype=dtype, device=self.device)
 
     def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
         new_S = np.array([len(piece.ids) for piece in pieces])
@@ -144,7 +144,7 @@ def _num_pages(model: HybridModel, num_slots: int, num_rows: int, capacity: int,
     most = num_slots * -(-capacity // PAGE_SIZE)
     if bound is None:
         return most
-    row, page = cache_bytes(model.config, dtype=model.embeddings.weight.dtype)
+    row, page = cache_bytes(model.config, exact=model.exact, dtype=model.embeddings.weight.dtype)
     num_pages = min(most, (bound - num_rows * row) // page) if page else most
     if num_pages < 1:
         raise ValueError(

@@ -6,7 +6,7 @@ from .config import ConfigError, RunConfig, load_config, read_toml
 from .controller import Controller, Interrupted
 from .demonstrations import demonstrate
 from .evaluation import Score, evaluate, wilson
-from .learner import Learner, PolicyLoss
+from .learner import Learner, PolicyLoss, RouterTraining
 from .losses import clipped_surrogate, token_mean_loss
 from .run_folder import RunError, RunFolder
 from .runner import EnvironmentPool, RolloutSpec, rollout
@@ -22,6 +22,7 @@ __all__ = [
     "Learner",
     "PolicyLoss",
     "RolloutSpec",
+    "RouterTraining",
     "RunConfig",
     "RunError",
     "RunFolder",

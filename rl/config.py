@@ -63,6 +63,8 @@ class PolicyConfig(_Section):
     vocab_size: int = Field(default=512, ge=256 + len(CONTROL_TOKENS))
     folder: str = ""
     """A policy folder (config.json, model.safetensors, tokenizer.json) to start from instead of a preset."""
+    exact_replay: bool = False
+    """Mamba layers and routers give the same bits in rollouts and in the learner; slower (policies/exact_replay.py)."""
 
     @model_validator(mode="after")
     def _known(self) -> PolicyConfig:
@@ -87,6 +89,8 @@ class SFTConfig(_Section):
     """Of reasoning under a budget: how much is cut short and closed, so that a policy learns to answer all the same."""
     balance_rate: float = Field(default=0.001, ge=0)
     """How far a router's selection bias moves each step."""
+    aux_loss: float = Field(default=0.0, ge=0)
+    """Of the loss that draws routers towards even loads, beside the bias; 1e-4 in pretraining."""
 
 
 class GRPOConfig(_Section):
@@ -106,6 +110,11 @@ class GRPOConfig(_Section):
     """Sample among this many most likely tokens; 0: among all. Each token's support is recorded and replayed in the loss."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Sample among the most likely tokens that together reach this probability; recorded and replayed likewise."""
+    replay_routes: bool = True
+    """The learner sends tokens to the experts that the rollout chose. Off, its own choice may differ, and the loss is of another
+    policy than the one that sampled."""
+    balance_rate: float = Field(default=0.0, ge=0)
+    """How far the routers' selection biases move each step, published with the weights; their weights stay as they are. 0: frozen."""
     lookahead: int = 0
     """How many steps rollouts may run ahead of the weights; 0 is synchronous and bit-reproducible."""
 

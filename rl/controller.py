@@ -42,7 +42,7 @@ from .config import EnvironmentConfig, RunConfig
 from .demonstrations import demonstrate, training_text
 from .display import Display
 from .evaluation import Score, evaluate
-from .learner import Learner, PolicyLoss, StepMetrics, negative_log_likelihood
+from .learner import Learner, PolicyLoss, RouterTraining, StepMetrics, negative_log_likelihood
 from .metrics import environment_row
 from .mismatch import MismatchMonitor
 from .preflight import make_environment
@@ -130,6 +130,7 @@ class Controller:
         found = self.folder.load_checkpoint()
         if found is None:
             self.policy = self._new_policy()
+            self.policy.model.exact = self.config.policy.exact_replay
             self.learner = self._new_learner()
             self._save()
             return
@@ -142,6 +143,7 @@ class Controller:
         if self.curriculum is not None and self.state.curriculum:
             self.curriculum.load_state_dict(self.state.curriculum)
         self.policy = load_policy(path)
+        self.policy.model.exact = self.config.policy.exact_replay
         self.learner = self._new_learner()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
         self.folder.forget_after(self.state.phase, self.state.step, PHASES)
@@ -158,8 +160,12 @@ class Controller:
 
     def _new_learner(self) -> Learner:
         if self.state.phase == "sft":
-            return Learner(self.policy.model, optimizer="muon", lr=self.config.sft.learning_rate, train_routers=True)
-        return Learner(self.policy.model, optimizer="adamw", lr=self.config.grpo.learning_rate, train_routers=False)
+            sft = self.config.sft
+            routers = RouterTraining(weights=True, bias_rate=sft.balance_rate, aux_loss=sft.aux_loss)
+            return Learner(self.policy.model, optimizer="muon", lr=sft.learning_rate, routers=routers)
+        grpo = self.config.grpo
+        routers = RouterTraining(bias_rate=grpo.balance_rate)
+        return Learner(self.policy.model, optimizer="adamw", lr=grpo.learning_rate, routers=routers)
 
     def _enter(self, phase: str) -> None:
         if phase == "grpo" and self.config.sft.steps:
@@ -231,14 +237,11 @@ class Controller:
                 with self._timed("learn"):
                     scale = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
                     scale *= _decay(state.step, config.steps, config.decay_share)
-                    metrics = self.learner.step(
-                        batches, negative_log_likelihood, lr_scale=scale, balance=config.balance_rate
-                    )
+                    metrics = self.learner.step(batches, negative_log_likelihood, lr_scale=scale)
                 self._guard(metrics)
                 state.step += 1
-                self.folder.log(
-                    {"phase": "sft", "step": state.step - 1, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
-                )
+                figures = {key: getattr(metrics, key) for key in ("loss", "grad_norm", "max_violation", "idle_experts")}
+                self.folder.log({"phase": "sft", "step": state.step - 1, **figures})
                 phase.advance(f"loss {metrics.loss:.3f}")
                 self._after_step(config.steps)
 
@@ -343,7 +346,10 @@ class Controller:
                 continue
             fresh = -1 if steps else state.policy_version  # after one update no weights are those that sampled
             weight = total_weight(sample for samples in chosen for sample in samples)
-            batches = [pack(b, weight) for b in micro_batches(chosen, self.config.generation.micro_batch_tokens)]
+            batches = [
+                pack(part, weight, with_routes=config.replay_routes)
+                for part in micro_batches(chosen, self.config.generation.micro_batch_tokens)
+            ]
             metrics = self.learner.step(
                 batches,
                 PolicyLoss(config.clip_low, config.clip_high),
@@ -375,6 +381,8 @@ class Controller:
             "loss": sum(m.loss for m in steps),
             "grad_norm": max((m.grad_norm for m in steps), default=0.0),
             "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
+            "max_violation": max((m.max_violation for m in steps), default=0.0),
+            "idle_experts": max((m.idle_experts for m in steps), default=0.0),
             "trained_tokens": sum(m.num_trained_tokens for m in steps),
             "packed_tokens": sum(m.num_packed_tokens for m in steps),
             "mismatch": mismatch,

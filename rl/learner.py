@@ -19,12 +19,28 @@ import torch
 from torch import Tensor
 
 from ..kernels.packing import Packing
+from ..kernels.router import balance_loss
+from ..policies.balance import ExpertLoads
 from ..policies.hybrid import HybridModel
 from .batch import TrainBatch
 from .losses import clipped_surrogate, token_mean_loss
 from .muon import Muon
 
 Loss = Callable[[Tensor, "Streams"], Tensor]
+"""Of the log-probabilities [T] of trained tokens."""
+
+
+@dataclass(frozen=True)
+class RouterTraining:
+    """What an optimizer step does to the routers. Reinforcement learning leaves them as they are, by default."""
+
+    weights: bool = False
+    """Whether their weights are trained."""
+    bias_rate: float = 0.0
+    """How far their selection biases move towards even loads."""
+    aux_loss: float = 0.0
+    """Of the loss that draws scores towards even loads (kernels/router.py); 1e-4 in pretraining. It is each micro-batch's own, at
+    the share of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class Streams:
 
 
 def negative_log_likelihood(logprobs_T: Tensor, streams: Streams) -> Tensor:
-    """The loss of supervised fine-tuning."""
+    """The loss of supervised fine-tuning. Each token's coefficient is known beforehand, so the head takes one pass."""
     return token_mean_loss(logprobs_T, streams.weights_T, num_trained_tokens=streams.num_trained_tokens)
 
 
@@ -77,6 +93,10 @@ class StepMetrics:
     num_trained_tokens: int = 0
     num_packed_tokens: int = 0
     clipped_fraction: float = 0.0
+    max_violation: float = 0.0
+    """MaxVio, how uneven the experts' loads are (policies/balance.py)."""
+    idle_experts: float = 0.0
+    """The share of experts that were given no token."""
     skipped: bool = False
     model_s: float = 0.0
     """Seconds of forward and backward passes."""
@@ -86,12 +106,17 @@ class Learner:
     """Owns the weights and the optimizers. `version` counts optimizer steps taken in reinforcement learning."""
 
     def __init__(
-        self, model: HybridModel, *, optimizer: str, lr: float, grad_clip: float = 1.0, train_routers: bool
+        self,
+        model: HybridModel,
+        *,
+        optimizer: str,
+        lr: float,
+        grad_clip: float = 1.0,
+        routers: RouterTraining = RouterTraining(),
     ) -> None:
-        self.model, self.grad_clip = model, grad_clip
-        self.train_routers = train_routers
+        self.model, self.grad_clip, self.routers = model, grad_clip, routers
         for moe in model.routers():
-            moe.gate.weight.requires_grad_(train_routers)
+            moe.gate.weight.requires_grad_(routers.weights)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         outer = ("embeddings.weight", "lm_head.weight", "gate.weight")
         matrices = [p for n, p in trained.items() if p.dim() >= 2 and not n.endswith((*outer, "conv1d.weight"))]
@@ -109,18 +134,37 @@ class Learner:
 
     def logprobs(self, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability and entropy of each trained token [T], and the routes taken [N, E, K]."""
+        hidden_Td, routes_NEK = self._hidden(batch)
+        return *self.model.logprobs(hidden_Td, *_targets(batch, hidden_Td)), routes_NEK
+
+    def _hidden(self, batch: TrainBatch, scores: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states of the tokens that predict [T, d], and the routes of all."""
         config = self.model.config
         packing = Packing.build(
             batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel
         )
         routes = None if batch.routes_NEK is None else torch.from_numpy(batch.routes_NEK)
-        hidden_Nd, routes_NEK = self.model(torch.from_numpy(batch.token_ids_N), packing, routes_NEK=routes)
-        hidden_Td = hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T))
-        temperature_T = torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype)
-        support_TS = None if batch.support_TS is None else torch.from_numpy(batch.support_TS)
-        targets_T = torch.from_numpy(batch.targets_T)
-        logprobs_T, entropy_T = self.model.logprobs(hidden_Td, targets_T, temperature_T, support_TS)
-        return logprobs_T, entropy_T, routes_NEK
+        ids_N = torch.from_numpy(batch.token_ids_N)
+        hidden_Nd, routes_NEK = self.model(ids_N, packing, routes_NEK=routes, scores=scores)
+        return hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T)), routes_NEK
+
+    def _score(self, batch: TrainBatch, loss: Loss, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss, log-probabilities and entropies of a batch with `share` of a step's tokens, and its routes."""
+        scores: list[Tensor] | None = [] if self.routers.aux_loss else None
+        hidden_Td, routes_NEK = self._hidden(batch, scores)
+        targets, streams = _targets(batch, hidden_Td), Streams.of(batch, hidden_Td.dtype)
+        if loss is negative_log_likelihood:
+            coefficients_T = -streams.weights_T / streams.num_trained_tokens
+            value, logprobs_T, entropy_T = self.model.weighted_logprobs(
+                hidden_Td, targets[0], targets[1], coefficients_T, targets[2]
+            )
+        else:
+            logprobs_T, entropy_T = self.model.logprobs(hidden_Td, *targets)
+            value = loss(logprobs_T, streams)
+        if scores:
+            uneven = [balance_loss(scores_NE, routes_NEK[:, layer]) for layer, scores_NE in enumerate(scores)]
+            value = value + self.routers.aux_loss * share * torch.stack(uneven).mean()
+        return value, logprobs_T, entropy_T, routes_NEK
 
     @torch.no_grad()
     def live_routes(self, batch: TrainBatch) -> np.ndarray:
@@ -133,28 +177,27 @@ class Learner:
         loss: Loss,
         *,
         lr_scale: float = 1.0,
-        balance: float = 0.0,
         observe: Callable[[TrainBatch, np.ndarray], None] | None = None,
     ) -> StepMetrics:
         """One optimizer step over micro-batches. `observe` is shown each one's log-probabilities before the weights change.
 
-        A gradient that is not finite skips the step and is reported; `balance` moves the routers' selection bias.
+        A gradient that is not finite skips the step and is reported.
         """
-        metrics, routes = StepMetrics(), []
+        metrics = StepMetrics(num_packed_tokens=sum(len(batch.token_ids_N) for batch in batches))
+        loads = ExpertLoads(self.model.config.num_moe_layers, self.model.config.num_experts)
         for batch in batches:
             began = time.perf_counter()
-            logprobs_T, entropy_T, routes_NEK = self.logprobs(batch)
-            streams = Streams.of(batch, logprobs_T.dtype)
-            value = loss(logprobs_T, streams)
+            share = len(batch.token_ids_N) / metrics.num_packed_tokens
+            value, logprobs_T, entropy_T, routes_NEK = self._score(batch, loss, share)
             value.backward()
             metrics.model_s += time.perf_counter() - began
             metrics.loss += float(value.detach())
             metrics.entropy += float(entropy_T.sum())
             metrics.num_trained_tokens += len(batch.targets_T)
-            metrics.num_packed_tokens += len(batch.token_ids_N)
             if observe is not None:
                 observe(batch, logprobs_T.detach().numpy())
-            routes.append(routes_NEK)
+            loads.add(routes_NEK)
+        metrics.max_violation, metrics.idle_experts = loads.max_violation, loads.idle_share
         metrics.entropy /= max(metrics.num_trained_tokens, 1)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)) if parameters else 0.0
@@ -165,8 +208,8 @@ class Learner:
             if not metrics.skipped and parameters:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if balance and routes:
-            self.model.balance(torch.cat(routes), balance)
+        if self.routers.bias_rate and not metrics.skipped:
+            self.model.balance(loads, self.routers.bias_rate)
         return metrics
 
     def state(self) -> dict[str, Tensor]:
@@ -186,3 +229,9 @@ class Learner:
                 if int(place) == index:
                     state.setdefault(int(number), {})[key] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _targets(batch: TrainBatch, hidden_Td: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Targets, temperatures and supports of the trained tokens."""
+    support_TS = None if batch.support_TS is None else torch.from_numpy(batch.support_TS)
+    return torch.from_numpy(batch.targets_T), torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype), support_TS

@@ -168,7 +168,7 @@ def test_law_2_where_a_template_rewrites_history_the_rollout_forks_and_nothing_i
     assert sum(branch.num_sampled for branches in played for branch in branches) == sampled
     groups = [[Sample(branch, 1.0) for branch in branches] for branches in played]
     batch = pack(groups, total_weight(s for g in groups for s in g))
-    learner = Learner(policy.model, optimizer="adamw", lr=1e-3, train_routers=False)
+    learner = Learner(policy.model, optimizer="adamw", lr=1e-3)
     logprobs = learner.logprobs(batch)[0].detach()
     assert float((logprobs - torch.from_numpy(batch.rollout_logprobs_T)).abs().max()) <= 1e-4
 
@@ -177,7 +177,7 @@ def test_law_3_one_policy_one_probability(policy: Policy) -> None:
     played, _ = play(policy, specs_of())
     groups = samples_of(played)
     batch = pack(groups, total_weight(s for g in groups for s in g))
-    learner = Learner(policy.model, optimizer="adamw", lr=1e-3, train_routers=False)
+    learner = Learner(policy.model, optimizer="adamw", lr=1e-3)
     logprobs, _, routes = learner.logprobs(batch)
     assert float((logprobs.detach() - torch.from_numpy(batch.rollout_logprobs_T)).abs().max()) <= 1e-4
     assert len(logprobs) > 200
@@ -192,7 +192,7 @@ def test_law_4_invariance_to_micro_batch_packing_prefix_sharing_and_order(
     groups = samples_of(played)
     weight = total_weight(s for g in groups for s in g)
     policy.model.to(dtype)
-    learner = Learner(policy.model, optimizer="adamw", lr=1e-3, train_routers=False)
+    learner = Learner(policy.model, optimizer="adamw", lr=1e-3)
     alone = [[sample] for group in groups for sample in group]
 
     def loss_and_gradient(parts: list[Any]) -> tuple[float, torch.Tensor]:

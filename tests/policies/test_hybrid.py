@@ -17,6 +17,7 @@ from swannery.policies import (
     HybridModel,
     preset,
 )
+from swannery.policies.balance import ExpertLoads
 from swannery.policies.cache import Cache, cache_bytes
 from swannery.policies.huggingface import config_from_nemotron_h, weights_from_nemotron_h
 from swannery.policies.hybrid import CachePlace
@@ -124,7 +125,14 @@ def test_balancing_evens_the_loads() -> None:
     model = HybridModel(CONFIG, seed=0)
     routes = torch.zeros(100, 2, 2, dtype=torch.int64)
     routes[:, :, 1] = 1
-    assert model.balance(routes, 0.1) == pytest.approx(1.0)  # two of four experts carry everything
+    loads, half = ExpertLoads(2, 4), ExpertLoads(2, 4)
+    loads.add(torch.cat([routes, routes + 2]), torch.arange(200) < 100)  # the rest is padding
+    half.add(routes[:50])
+    half.add(routes[50:])
+    assert torch.equal(half.counts_LE, loads.counts_LE)
+    assert loads.max_violation == pytest.approx(1.0)  # two of four experts carry everything
+    assert loads.idle_share == 0.5
+    model.balance(loads, 0.1)
     for moe in model.routers():
         assert torch.equal(moe.gate.e_score_correction_bias, torch.tensor([-0.1, -0.1, 0.1, 0.1]))
 

@@ -12,6 +12,7 @@ from swannery.rl import (
     Learner,
     PolicyLoss,
     RolloutSpec,
+    RouterTraining,
     Sample,
     demonstrate,
     micro_batches,
@@ -49,7 +50,7 @@ def test_a_tiny_run_learns() -> None:
     tokenizer = Tokenizer.train(training_text({"test/Echo3-v0": env}, 50), 300)
     policy = Policy(HybridModel(preset("tiny-100k", vocab_size=300), seed=0), tokenizer)
     chat = ChatRenderer(tokenizer)
-    learner = Learner(policy.model, optimizer="muon", lr=1e-2, train_routers=True)
+    learner = Learner(policy.model, optimizer="muon", lr=1e-2, routers=RouterTraining(weights=True))
     for step in range(60):
         groups = [[Sample(demonstrate(env, "test/Echo3-v0", 32 * step + i, chat), 1.0)] for i in range(32)]
         weight = total_weight(g[0] for g in groups)
@@ -58,7 +59,7 @@ def test_a_tiny_run_learns() -> None:
         )
     assert metrics.loss < 0.4
 
-    learner = Learner(policy.model, optimizer="adamw", lr=2e-3, train_routers=False)
+    learner = Learner(policy.model, optimizer="adamw", lr=2e-3)
     pool = EnvironmentPool(lambda: make("test/Echo3-v0"))
 
     async def run() -> list[float]:

@@ -45,7 +45,7 @@ def batch_of(trajectories: list[Trajectory]) -> TrainBatch:
 @torch.no_grad()
 def watched(policy: Policy, batch: TrainBatch, version: int = 0, scored: TrainBatch | None = None) -> MismatchMonitor:
     """The monitor after one batch, which the learner may have scored otherwise than it was recorded."""
-    learner, monitor = Learner(policy.model, optimizer="adamw", lr=0.0, train_routers=False), MismatchMonitor()
+    learner, monitor = Learner(policy.model, optimizer="adamw", lr=0.0), MismatchMonitor()
     logprobs = learner.logprobs(scored or batch)[0].numpy()
     monitor.observe(batch, logprobs, version, lambda: learner.live_routes(batch))
     return monitor

@@ -36,7 +36,7 @@ def test_engine_and_learner_agree_under_the_distribution_that_was_sampled(
     samples = [Sample(trajectory, 1.0) for trajectory in played(policy, **sampling)]
     batch = pack([[sample] for sample in samples], total_weight(samples))
     assert (batch.support_TS is not None) is bool(sampling)
-    learner = Learner(policy.model, optimizer="adamw", lr=0.0, train_routers=False)
+    learner = Learner(policy.model, optimizer="adamw", lr=0.0)
     logprobs, _, _ = learner.logprobs(batch)
     assert np.abs(logprobs.detach().numpy() - batch.rollout_logprobs_T).max() <= 1e-4
     if batch.support_TS is not None:
@@ -48,5 +48,5 @@ def test_trajectories_with_and_without_a_support_share_a_batch(policy: Policy) -
     samples = [Sample(played(policy, top_k=3)[0], 1.0), Sample(played(policy)[0], 1.0)]
     batch = pack([[sample] for sample in samples], total_weight(samples))
     assert batch.support_TS is not None and (batch.support_TS[-1] == -1).all()
-    logprobs, _, _ = Learner(policy.model, optimizer="adamw", lr=0.0, train_routers=False).logprobs(batch)
+    logprobs, _, _ = Learner(policy.model, optimizer="adamw", lr=0.0).logprobs(batch)
     assert np.abs(logprobs.detach().numpy() - batch.rollout_logprobs_T).max() <= 1e-4
