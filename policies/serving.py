@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def make_renderer(policy: Policy | TransformersPolicy) -> Renderer:
     """What renders conversations for a policy: the Nemotron 3 format, or the chat template that the tokenizer brings."""
-    if isinstance(policy, TransformersPolicy):
+    if isinstance(policy, TransformersPolicy) or policy.spoken:
         return TemplateRenderer(policy.tokenizer)
     return ChatRenderer(policy.tokenizer)
 

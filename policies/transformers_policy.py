@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from .folder import Policy, PolicyError, load_policy
+from .folder import HYBRIDS, Policy, PolicyError, load_policy
 
 
 @dataclass
@@ -28,7 +28,7 @@ def open_policy(folder: Path, *, dtype: torch.dtype = torch.float32) -> Policy |
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise PolicyError(f"{folder} is no policy folder: config.json cannot be read ({error})") from None
-    if kind == "nemotron_h":
+    if kind in HYBRIDS:
         return load_policy(folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 

@@ -25,13 +25,14 @@ import safetensors.torch
 
 from ..environments import Curriculum, CurriculumConfig, Env, EnvironmentFault, Mixture
 from ..policies import (
-    ChatRenderer,
     HybridModel,
     NativeEngine,
     Policy,
+    Renderer,
     Tokenizer,
     load_policy,
     make_engine,
+    make_renderer,
     policy_files,
     preset,
     weights_hash,
@@ -222,7 +223,7 @@ class Controller:
 
     def _warm_start(self) -> None:
         config, state = self.config.sft, self.state
-        renderer = ChatRenderer(self.policy.tokenizer)
+        renderer = make_renderer(self.policy)
         names = list(self.envs)
         with self.display.phase("Warm start (SFT)", config.steps, state.step) as phase:
             while state.step < config.steps:
@@ -245,7 +246,7 @@ class Controller:
                 phase.advance(f"loss {metrics.loss:.3f}")
                 self._after_step(config.steps)
 
-    def _demonstrations(self, env_id: str, renderer: ChatRenderer) -> list[Sample]:
+    def _demonstrations(self, env_id: str, renderer: Renderer) -> list[Sample]:
         """The demonstrations of the next task of an environment; none where the environment failed."""
         env, config, seed = self.envs[env_id], self.config.sft, self._next_task(env_id)
         budgets = self.budgets(env_id)
@@ -297,7 +298,7 @@ class Controller:
     async def _roll_out(self, engine: NativeEngine) -> list[Group]:
         """The groups of one step. Rollouts that faulted are left out of theirs; fewer than two left drop the group."""
         config, step = self.config.grpo, self.state.step
-        renderer = ChatRenderer(self.policy.tokenizer)
+        renderer = make_renderer(self.policy)
         specs: list[list[RolloutSpec]] = []
         prompts = self._prompts()
         for number, (env_id, _, seed) in enumerate(prompts):
@@ -423,7 +424,7 @@ class Controller:
                 self.envs,
                 self.pools,
                 engine,
-                ChatRenderer(self.policy.tokenizer),
+                make_renderer(self.policy),
                 split=self.config.evaluation.split,
                 num_tasks=self.config.evaluation.num_tasks,
                 temperature=temperature,
