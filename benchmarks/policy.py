@@ -188,8 +188,7 @@ def train_s(name: str, batch: int, length: int) -> float:
 
     def step() -> None:
         hidden, _ = trained(ids, packing)
-        logprobs, _ = trained.logprobs(hidden, ids.roll(-1), ones)
-        (-logprobs.mean()).backward()
+        trained.weighted_logprobs(hidden, ids.roll(-1), ones, -ones / len(ones))[0].backward()
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -61,6 +61,9 @@ def _grouped_outer(a_Md: Tensor, b_Mf: Tensor, ends_E: Tensor) -> Tensor:
 
 
 class _Experts(torch.autograd.Function):
+    """Rows are tokens' choices, sorted by expert. The backward keeps no outputs: a gate's gradient, grad . W_down act, is taken in the
+    experts' width as W_down^T grad . act."""
+
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x_Nd: Tensor, gates_M1: Tensor, up: Tensor, down: Tensor, order: Tensor, ends: Tensor, K: int
@@ -68,26 +71,26 @@ class _Experts(torch.autograd.Function):
         token_M = order.div(K, rounding_mode="floor")
         x_Md = x_Nd.index_select(0, token_M)
         pre_Mf = _grouped(x_Md, up.transpose(1, 2), ends)
-        act_Mf = torch.relu(pre_Mf).square_()
-        out_Md = _grouped(act_Mf, down.transpose(1, 2), ends)
+        out_Md = _grouped(torch.relu(pre_Mf).square_(), down.transpose(1, 2), ends)
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf, out_Md)
+            ctx.save_for_backward(x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf)
             ctx.K = K
-        rows = out_Md.index_select(0, inverse).mul_(gates_M1)
-        return rows.view(-1, K, x_Nd.shape[1]).sum(1)
+        rows_NKd = out_Md.index_select(0, inverse).view(-1, K, x_Nd.shape[1])
+        return (gates_M1.view(-1, 1, K) @ rows_NKd).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, grad_Nd: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf, out_Md = ctx.saved_tensors
-        token_M = order.div(ctx.K, rounding_mode="floor")
-        grad_Md = grad_Nd.index_select(0, token_M)
-        grad_gates = torch.linalg.vecdot(grad_Md, out_Md).index_select(0, inverse).unsqueeze(1)
-        grad_Md = grad_Md.mul_(gates_M1.index_select(0, order))
+        x_Md, gates_M1, up, down, order, ends, inverse, pre_Mf = ctx.saved_tensors
+        grad_Md = grad_Nd.index_select(0, order.div(ctx.K, rounding_mode="floor"))
         relu_Mf = torch.relu(pre_Mf)
-        grad_down = _grouped_outer(grad_Md, relu_Mf.square(), ends) if ctx.needs_input_grad[3] else None
-        grad_pre = _grouped(grad_Md, down, ends).mul_(relu_Mf).mul_(2)
+        act_Mf = relu_Mf.square()
+        grad_act_Mf = _grouped(grad_Md, down, ends)
+        grad_gates = (grad_act_Mf * act_Mf).sum(1).index_select(0, inverse).unsqueeze(1)
+        gate_M1 = gates_M1.index_select(0, order)
+        grad_down = _grouped_outer(grad_Md, act_Mf.mul_(gate_M1), ends) if ctx.needs_input_grad[3] else None
+        grad_pre = grad_act_Mf.mul_(relu_Mf).mul_(2 * gate_M1)
         grad_up = _grouped_outer(grad_pre, x_Md, ends) if ctx.needs_input_grad[2] else None
         grad_x = _grouped(grad_pre, up, ends).index_select(0, inverse).view(-1, ctx.K, x_Md.shape[1]).sum(1)
         return grad_x, grad_gates, grad_up, grad_down, None, None, None

@@ -7,15 +7,20 @@ Within a chunk the recurrence is a masked matrix product; between chunks a small
 longest path, not the number of chunks.
 """
 
-# Shapes: C chunks, Q tokens of a chunk, H heads, P head size, G groups (R = H/G heads each), N state size, S segments, X = R P.
+# Shapes: C chunks, c of a block, Q tokens of a chunk, H heads, P head size, G groups (R = H/G heads each), N state size, S segments,
+# X = R P.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .backend import needs_gradient, uses_triton
+from .blocks import blocks
 
 
 def ssd_ref(
@@ -49,11 +54,17 @@ def ssd_chunks(
     `levels[d]` maps the chunks of depth d to their parents among depth d - 1 (level 0: to the rows of `initial_SHPN`,
     or to zeros without it). Returns y [C, Q, H, P] and the states [S, H, P, N] after the chunks `last_S`, without gradient.
     """
+    Q, P, N = x_CQHP.shape[1], x_CQHP.shape[3], B_CQGN.shape[3]
+    if uses_triton(dt_CQH, x_CQHP, A_H, B_CQGN, C_CQGN) and Q <= 256 and P <= 128 and N <= 256:
+        from .ssd_triton import ssd_chunks_triton
+
+        return ssd_chunks_triton(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, levels, initial_SHPN, last_S)
     return _SSD.apply(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, tuple(levels), initial_SHPN, last_S)  # type: ignore[no-any-return]
 
 
 class _SSD(torch.autograd.Function):
-    """Forward and backward by hand: the backward makes the small decays and scores again and keeps the states alone.
+    """Forward and backward by hand, block by block of chunks: only states, inputs and outputs are ever whole. The backward makes the
+    small decays and scores again.
 
     Inside, a state is [C, G, N, X] with X = R * P, the layout in which tokens bring their heads: products with states need no
     transposed copies then.
@@ -71,100 +82,79 @@ class _SSD(torch.autograd.Function):
         initial: Tensor | None,
         last: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        parts = _ChunkParts(x, dt, A, B, C)
-        added = parts.B_CGQN.transpose(2, 3) @ parts.grouped(parts.X_CQHP * parts.to_end_CQH1)
-        before, after = _pass_states(added, parts.kept_CG1X, levels, None if initial is None else parts.inward(initial))
-        y_CQHP = parts.by_head(parts.C_CGQN @ before)
-        inside_CHQP = parts.mixing() @ parts.X_CHQP
-        y_CQHP = y_CQHP.mul_(parts.from_start_CQH1).add_(inside_CHQP.transpose(1, 2))
-        ctx.save_for_backward(x, dt, A, B, C, before)
+        scan = _Scan(x, dt, A, B, C)
+        y_CQHP, added = torch.empty(scan.shape, dtype=x.dtype, device=x.device), scan.new_states()
+        for block in scan.blocks():
+            part = scan.part(block)
+            torch.matmul(part.B_cGQN.transpose(2, 3), part.grouped(part.X_cQHP * part.to_end_cQH1), out=added[block])
+            y_CQHP[block] = (part.mixing() @ part.by_time(part.X_cQHP)).transpose(1, 2)
+        states = _States(added, levels, None if initial is None else scan.inward(initial))
+        states.pass_on(scan.kept_CG1X)
+        for block in scan.blocks():
+            part = scan.part(block)
+            y_CQHP[block].addcmul_(part.by_head(part.C_cGQN @ states.before(block)), part.from_start_cQH1)
+        ctx.save_for_backward(x, dt, A, B, C, added, states.initial, y_CQHP)
         ctx.levels = levels
-        states = None if last is None else parts.outward(after.index_select(0, last))
+        states = None if last is None else scan.outward(added.index_select(0, last))
         if states is not None:
             ctx.mark_non_differentiable(states)
         return y_CQHP, states
 
     @staticmethod
     def backward(ctx: Any, grad_CQHP: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, dt, A, B, C, before = ctx.saved_tensors
-        parts = _ChunkParts(x, dt, A, B, C)
-        R, P = parts.R, x.shape[3]
+        x, dt, A, B, C, after, initial, y = ctx.saved_tensors
+        scan, states = _Scan(x, dt, A, B, C), _States(after, ctx.levels, initial)
         grad_CQHP = grad_CQHP.contiguous()
-
-        # Inside a chunk.
-        dy_CHQP, X_CHQP = grad_CQHP.transpose(1, 2).contiguous(), parts.X_CHQP
-        mixing = parts.mixing()
-        dX_CHQP = mixing.transpose(2, 3) @ dy_CHQP
-        dmixing = dy_CHQP @ X_CHQP.transpose(2, 3)
-        through = mixing.mul_(dmixing)
-        ddecay_CQH = (through.sum(3) - through.sum(2)).transpose(1, 2)
-        dscores = dmixing.mul_(parts.between_CHQQ).unflatten(1, (-1, R)).sum(2)
-        dC_CGQN = dscores @ parts.B_CGQN
-        dB_CGQN = dscores.transpose(2, 3) @ parts.C_CGQN
-
-        # From the state before a chunk.
-        dy_start = grad_CQHP * parts.from_start_CQH1
-        dy_start_CGQX = parts.grouped(dy_start)
-        dC_CGQN += dy_start_CGQX @ before.transpose(2, 3)
-        out_start = parts.by_head(parts.C_CGQN @ before)
-        ddecay_CQH += out_start.mul_(dy_start).sum(3)
-        dbefore = parts.C_CGQN.transpose(2, 3) @ dy_start_CGQX
-
+        dbefore = scan.new_states()
+        for block in scan.blocks():
+            part = scan.part(block)
+            dy_start = part.grouped(grad_CQHP[block] * part.from_start_cQH1)
+            torch.matmul(part.C_cGQN.transpose(2, 3), dy_start, out=dbefore[block])
         # Back through the depths: a chunk's last state feeds its children's first.
-        dafter = _pass_back(dbefore, parts.kept_CG1X, ctx.levels)
-        dkept_CGX = (dafter * before).sum(2) * parts.kept_CG1X.squeeze(2)
-        dkept_CH = dkept_CGX.unflatten(2, (R, P)).sum(3).flatten(1)
-
-        # What each token added to its chunk's state.
-        scaled = parts.X_CQHP * parts.to_end_CQH1
-        dB_CGQN += parts.grouped(scaled) @ dafter.transpose(2, 3)
-        dadded = parts.by_head(parts.B_CGQN @ dafter)
-        dto_end_CQH = scaled.mul_(dadded).sum(3)
-        ddecay_CQH -= dto_end_CQH
-        ddecay_CQH[:, -1] += dto_end_CQH.sum(1) + dkept_CH
-        dX_CQHP = dadded.mul_(parts.to_end_CQH1).add_(dX_CHQP.transpose(1, 2))
-
+        dafter = states.pass_back(dbefore, scan.kept_CG1X)
+        dx, ddecay_CQH, ddt = torch.empty_like(grad_CQHP), torch.empty_like(dt), torch.empty_like(dt)
+        dB, dC = (torch.empty(B.shape, dtype=B.dtype, device=B.device) for _ in range(2))
+        for block in scan.blocks():
+            dy, end = grad_CQHP[block], dafter[block]
+            dX_cQHP, dB[block], dC[block] = scan.part(block).gradients(dy, states.before(block), end)
+            ddt[block] = (dX_cQHP * x[block]).sum(3)
+            # A decay up to token i scales its output up, its input down; that of the whole chunk scales the state after it.
+            ddecay_CQH[block] = (y[block] * dy).sum(3).addcmul_(ddt[block], dt[block], value=-1)
+            ddecay_CQH[block, -1] += scan.head_sums(end * after[block])
+            torch.mul(dX_cQHP, dt[block].unsqueeze(3), out=dx[block])
         dlog_CQH = ddecay_CQH.flip(1).cumsum(1).flip(1)
-        ddt = (dX_CQHP * x).sum(3).addcmul_(dlog_CQH, A)
-        dA = (dlog_CQH * dt).sum((0, 1))
-        dx = dX_CQHP.mul_(dt.unsqueeze(3))
-        return dx, ddt, dA, dB_CGQN.transpose(1, 2), dC_CGQN.transpose(1, 2), None, None, None
+        return dx, ddt.addcmul_(dlog_CQH, A), (dlog_CQH * dt).sum((0, 1)), dB, dC, None, None, None
 
 
-class _ChunkParts:
-    """What forward and backward both need of the inputs: scaled inputs, decays, scores."""
+class _Scan:
+    """The inputs of a scan, cut into blocks of chunks."""
 
     def __init__(self, x_CQHP: Tensor, dt_CQH: Tensor, A_H: Tensor, B_CQGN: Tensor, C_CQGN: Tensor) -> None:
-        self.shape, self.G = x_CQHP.shape, B_CQGN.shape[2]
+        self.x, self.dt, self.B, self.C = x_CQHP, dt_CQH, B_CQGN, C_CQGN
+        self.shape, self.G, self.N = x_CQHP.shape, B_CQGN.shape[2], B_CQGN.shape[3]
         C, Q, H, P = self.shape
         self.R = H // self.G
-        decay_CQH = (dt_CQH * A_H).cumsum(dim=1)  # log of the decay from the chunk's start
-        self.X_CQHP = x_CQHP * dt_CQH.unsqueeze(3)
-        self.X_CHQP = self.X_CQHP.transpose(1, 2).contiguous()
-        self.B_CGQN, self.C_CGQN = B_CQGN.transpose(1, 2), C_CQGN.transpose(1, 2)
-        later = torch.ones(Q, Q, dtype=torch.bool, device=x_CQHP.device).triu(1)
-        decay_CHQ = decay_CQH.transpose(1, 2).contiguous()
-        difference = decay_CHQ.unsqueeze(3) - decay_CHQ.unsqueeze(2)
-        self.between_CHQQ = difference.masked_fill_(later, float("-inf")).exp_()
-        self.to_end_CQH1 = (decay_CQH[:, -1:] - decay_CQH).exp_().unsqueeze(3)
-        self.from_start_CQH1 = decay_CQH.exp().unsqueeze(3)
-        kept_CH = decay_CQH[:, -1].exp()
+        self.decay_CQH = (dt_CQH * A_H).cumsum(dim=1)  # log of the decay from the chunk's start
+        kept_CH = self.decay_CQH[:, -1].exp()
         self.kept_CG1X = kept_CH.view(C, self.G, 1, self.R, 1).expand(-1, -1, -1, -1, P).reshape(C, self.G, 1, -1)
+        self.seen_QQ = torch.ones(Q, Q, dtype=x_CQHP.dtype, device=x_CQHP.device).tril()
 
-    def mixing(self) -> Tensor:
-        """Token i sees token j <= i by C_i . B_j, decayed by exp(decay_i - decay_j)."""
-        scores_CGQQ = self.C_CGQN @ self.B_CGQN.transpose(2, 3)
-        between = self.between_CHQQ.unflatten(1, (self.G, self.R))
-        return (between * scores_CGQQ.unsqueeze(2)).flatten(1, 2)
+    def blocks(self) -> Iterator[slice]:
+        _, Q, H, P = self.shape
+        return blocks(self.x, max(Q, self.N) * H * P)
 
-    def grouped(self, x_CQHP: Tensor) -> Tensor:
-        """[C, Q, H, P] to [C, G, Q, X]."""
-        C, Q, _, P = self.shape
-        return x_CQHP.view(C, Q, self.G, self.R * P).transpose(1, 2)
+    def part(self, block: slice) -> _Part:
+        return _Part(self, block)
 
-    def by_head(self, x_CGQX: Tensor) -> Tensor:
-        """[C, G, Q, X] to [C, Q, H, P]."""
-        return x_CGQX.transpose(1, 2).reshape(self.shape)
+    def new_states(self) -> Tensor:
+        C, _, H, P = self.shape
+        return self.x.new_empty(C, self.G, self.N, self.R * P)
+
+    def head_sums(self, products: Tensor) -> Tensor:
+        """[c, G, N, X] summed over each head's own: [c, H]."""
+        c, P = len(products), self.shape[3]
+        ones = products.new_ones(1, self.N)
+        return (ones @ products).view(c, -1, P).sum(2)
 
     def inward(self, state_SHPN: Tensor) -> Tensor:
         """[S, H, P, N] to [S, G, N, X]."""
@@ -175,39 +165,120 @@ class _ChunkParts:
         return state_SGNX.transpose(2, 3).unflatten(2, (self.R, -1)).flatten(1, 2)
 
 
-def _pass_states(
-    added: Tensor, kept: Tensor, levels: Sequence[Tensor], initial: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The state before and after each chunk, depth by depth; `added` becomes the latter."""
-    before, above, start = torch.empty_like(added), slice(0, 0), 0
-    for depth, parents in enumerate(levels):
-        rows = slice(start, start + len(parents))
-        if depth:
-            torch.index_select(added[above], 0, parents, out=before[rows])
-        elif initial is None:
-            before[rows] = 0
-        else:
-            before[rows] = initial.index_select(0, parents)
-        added[rows].addcmul_(before[rows], kept[rows])
-        above, start = rows, rows.stop
-    return before, added
+class _Part:
+    """What forward and backward both need of a block of c chunks: scaled inputs, decays, scores."""
+
+    def __init__(self, scan: _Scan, block: slice) -> None:
+        self.scan = scan
+        self.X_cQHP = scan.x[block] * scan.dt[block].unsqueeze(3)
+        self.shape = self.X_cQHP.shape
+        self.B_cGQN, self.C_cGQN = (t[block].transpose(1, 2) for t in (scan.B, scan.C))
+        self.decay_cQH = scan.decay_CQH[block]
+        self.to_end_cQH1 = (self.decay_cQH[:, -1:] - self.decay_cQH).exp_().unsqueeze(3)
+        self.from_start_cQH1 = self.decay_cQH.exp().unsqueeze(3)
+
+    @property
+    def between_cHQQ(self) -> Tensor:
+        """exp(decay_i - decay_j) for tokens j <= i, else 0: by a product, since exp(-inf) takes ten times as long as exp(0)."""
+        decay_cHQ = self.decay_cQH.transpose(1, 2).contiguous()
+        difference = decay_cHQ.unsqueeze(3) - decay_cHQ.unsqueeze(2)
+        return difference.clamp_max_(0).exp_().mul_(self.scan.seen_QQ)
+
+    def mixing(self, between_cHQQ: Tensor | None = None) -> Tensor:
+        """Token i sees token j <= i by C_i . B_j, decayed by exp(decay_i - decay_j)."""
+        scores_cGQQ = self.C_cGQN @ self.B_cGQN.transpose(2, 3)
+        between = (self.between_cHQQ if between_cHQQ is None else between_cHQQ).unflatten(1, (self.scan.G, -1))
+        return (between * scores_cGQQ.unsqueeze(2)).flatten(1, 2)
+
+    def gradients(self, dy_cQHP: Tensor, before: Tensor, dafter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of X = x dt, of B and of C."""
+        # Inside a chunk.
+        dy_cHQP, between = self.by_time(dy_cQHP), self.between_cHQQ
+        dX_cHQP = self.mixing(between).transpose(2, 3) @ dy_cHQP
+        dmixing = dy_cHQP @ self.by_time(self.X_cQHP).transpose(2, 3)
+        dscores = dmixing.mul_(between).unflatten(1, (self.scan.G, -1)).sum(2)
+        dC_cGQN = dscores @ self.B_cGQN
+        dB_cGQN = dscores.transpose(2, 3) @ self.C_cGQN
+        # From the state before a chunk, and into that after it.
+        dC_cGQN += self.grouped(dy_cQHP * self.from_start_cQH1) @ before.transpose(2, 3)
+        dB_cGQN += self.grouped(self.X_cQHP * self.to_end_cQH1) @ dafter.transpose(2, 3)
+        dX_cQHP = self.by_head(self.B_cGQN @ dafter).mul_(self.to_end_cQH1).add_(dX_cHQP.transpose(1, 2))
+        return dX_cQHP, dB_cGQN.transpose(1, 2), dC_cGQN.transpose(1, 2)
+
+    def by_time(self, x_cQHP: Tensor) -> Tensor:
+        """[c, Q, H, P] to [c, H, Q, P]."""
+        return x_cQHP.transpose(1, 2).contiguous()
+
+    def grouped(self, x_cQHP: Tensor) -> Tensor:
+        """[c, Q, H, P] to [c, G, Q, X]."""
+        return x_cQHP.unflatten(2, (self.scan.G, -1)).flatten(3).transpose(1, 2)
+
+    def by_head(self, x_cGQX: Tensor) -> Tensor:
+        """[c, G, Q, X] to [c, Q, H, P]."""
+        return x_cGQX.transpose(1, 2).reshape(self.shape)
 
 
-def _pass_back(dbefore: Tensor, kept: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """The gradients of the states after each chunk, deepest first. `dbefore` is used up."""
-    dafter, below, end = torch.empty_like(dbefore), slice(0, 0), len(dbefore)
-    for depth in reversed(range(len(levels))):
-        rows = slice(end - len(levels[depth]), end)
-        dafter[rows] = 0
-        if depth + 1 < len(levels):
-            dbefore[below].addcmul_(dafter[below], kept[below])
-            dafter[rows].index_add_(0, levels[depth + 1], dbefore[below])
-        below, end = rows, rows.start
-    return dafter
+class _States:
+    """The state [G, N, X] after each chunk. That before a chunk is its parent's, read where it lies."""
+
+    def __init__(self, after: Tensor, levels: Sequence[Tensor], initial: Tensor | None) -> None:
+        """Without `initial`, sequences begin with zeros."""
+        self.after, self.levels, self.initial = after, levels, initial
+        starts = [0, *accumulate(len(parents) for parents in levels)]
+        self.rows = [slice(*ends) for ends in pairwise(starts)]
+        """The chunks of each depth."""
+        # Most often the first chunks of a depth go on, each once: then their children's rows are a slice.
+        self.straight = [
+            bool((parents == torch.arange(len(parents), device=parents.device)).all()) for parents in levels
+        ]
+
+    def pass_on(self, kept: Tensor) -> None:
+        """`after` holds what each chunk adds; depth by depth it becomes the state."""
+        for depth, rows in enumerate(self.rows):
+            if depth or self.initial is not None:
+                self.after[rows].addcmul_(self._taken(depth, slice(0, rows.stop - rows.start)), kept[rows])
+
+    def before(self, block: slice) -> Tensor:
+        """The states before a block of chunks."""
+        parts = []
+        for depth, rows in enumerate(self.rows):
+            start, stop = max(block.start, rows.start), min(block.stop, rows.stop)
+            if start < stop:
+                parts.append(self._taken(depth, slice(start - rows.start, stop - rows.start)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _taken(self, depth: int, part: slice) -> Tensor:
+        """The states before a part of a depth's chunks."""
+        parents = self.levels[depth][part]
+        if not depth and self.initial is None:
+            return self.after.new_zeros(len(parents), *self.after.shape[1:])
+        above = self.after[self.rows[depth - 1]] if depth else self.initial
+        assert above is not None
+        return above[part] if self.straight[depth] else above.index_select(0, parents)
+
+    def pass_back(self, dbefore: Tensor, kept: Tensor) -> Tensor:
+        """The gradients of the states after each chunk, deepest first. `dbefore` is used up."""
+        dafter = torch.empty_like(dbefore)
+        dafter[self.rows[-1]] = 0
+        for depth in reversed(range(1, len(self.rows))):
+            below, here = self.rows[depth], dafter[self.rows[depth - 1]]
+            if self.straight[depth]:
+                count = below.stop - below.start
+                torch.addcmul(dbefore[below], dafter[below], kept[below], out=here[:count])
+                here[count:] = 0
+            else:
+                here.zero_().index_add_(0, self.levels[depth], dbefore[below].addcmul_(dafter[below], kept[below]))
+        return dafter
 
 
 def ssd_step(x_BHP: Tensor, dt_BH: Tensor, A_H: Tensor, B_BGN: Tensor, C_BGN: Tensor, state_BHPN: Tensor) -> Tensor:
     """One token for each of B sequences; `state_BHPN` is updated in place. Returns y [B, H, P]."""
+    inputs = (x_BHP, dt_BH, A_H, B_BGN, C_BGN)
+    if state_BHPN.dtype is torch.float32 and state_BHPN.is_contiguous() and not needs_gradient(*inputs, state_BHPN):
+        if uses_triton(state_BHPN, *inputs):
+            from .ssd_triton import ssd_step_triton
+
+            return ssd_step_triton(*inputs, state_BHPN)
     batch, H, P = x_BHP.shape
     G, N = B_BGN.shape[1:]
     state_BGXN = state_BHPN.view(batch, G, H // G * P, N)

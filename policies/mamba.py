@@ -125,8 +125,13 @@ class Mamba2(nn.Module):
     def _in(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gate, and what the convolution and the steps' softplus are fed with."""
         c, weight = self.config, self.in_proj.weight
-        projected = exact_linear(x, weight) if self.exact else F.linear(x, weight)
-        gate, rows = projected.split([c.mamba_size, c.conv_size + c.mamba_num_heads], dim=1)
+        sizes = [c.mamba_size, c.conv_size + c.mamba_num_heads]
+        if self.exact:
+            gate, rows = exact_linear(x, weight).split(sizes, dim=1)
+        elif torch.is_grad_enabled():  # two products: the gradient of one would be put together from its parts
+            gate, rows = (F.linear(x, part) for part in weight.split(sizes))
+        else:
+            gate, rows = F.linear(x, weight).split(sizes, dim=1)
         return gate, rows
 
     def _scan(
