@@ -1,22 +1,30 @@
 """Kernels against their plain forms: CPU time and memory.
 
-    python benchmarks/kernels.py [--only head]
+    python benchmarks/kernels.py                      the loss head's time and memory on a CPU
+    python benchmarks/kernels.py --parity             every operation in every form, against float64; timed on a GPU
 
-Ratios are of CPU time in one run on one thread. Prints a table, and one JSON object on the last line.
+Ratios are of CPU time in one run on one thread. Prints a table, and one JSON object on the last line. Parity takes the forms that can
+run here: torch always, triton on a GPU or interpreted (TRITON_INTERPRET=1), external where its packages are installed and there is a
+GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from kernel_cases import NANO, SMALL, cases
 from measure import cpu_s, in_child, peak_bytes, report
 from torch import Tensor
 
+from swannery.kernels.backend import SETTING
+from swannery.kernels.external import PACKAGES, has
 from swannery.kernels.linear_logprobs import linear_logprobs, linear_logprobs_ref, weighted_logprobs
 
 BARS = {
@@ -103,18 +111,89 @@ def head_memory(form: str) -> dict[str, float]:
     return {"mib": (peak_bytes() - before) / 2**20}
 
 
+LIMITS = {"H100": (3.35e12, 989e12), "H200": (4.8e12, 989e12), "A100": (2.04e12, 312e12)}
+"""Bytes and bf16 FLOPs a second of GPUs, by their data sheets."""
+
+
+def parity_figures() -> dict[str, float]:
+    """The largest difference from the torch form in float64, over outputs and gradients, relative to each one's largest number. On a
+    GPU also milliseconds of forward, forward and backward, and how near the forward pass is to the limit of bytes or FLOPs."""
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    forms = ["torch"] + (["triton"] if on_gpu or os.environ.get("TRITON_INTERPRET") == "1" else [])
+    figures: dict[str, float] = {}
+    for name, case in cases(SMALL, device, torch.float32).items():
+        exact = case.run(dtype=torch.float64)
+        for form in [*forms, *(["external"] if on_gpu and name in PACKAGES and has(name) else [])]:
+            with taking(form):
+                got = case.run()
+            figures[f"{name}_{form}_error"] = max(_error(a, b) for a, b in zip(got, exact, strict=True))
+    if on_gpu:
+        figures |= gpu_figures(forms)
+    return figures
+
+
+def gpu_figures(forms: list[str]) -> dict[str, float]:
+    """Nano's dimensions in bf16 where the model is bf16."""
+    described = torch.cuda.get_device_name()
+    bytes_s, flops_s = next((limit for name, limit in LIMITS.items() if name in described), (1e12, 1e14))
+    figures: dict[str, float] = {}
+    for name, case in cases(NANO, "cuda", torch.bfloat16).items():
+        least_ms = 1e3 * max(case.moved / bytes_s, case.flops / flops_s)
+        for form in [*forms, *(["external"] if name in PACKAGES and has(name) else [])]:
+            try:
+                with taking(form):
+                    forward = _ms(lambda case=case: case.run(backward=False)) - _ms(case.clone)
+                    figures[f"{name}_{form}_ms"] = forward
+                    figures[f"{name}_{form}_of_limit"] = least_ms / forward
+                    if case.differentiable:
+                        figures[f"{name}_{form}_both_ms"] = _ms(case.run) - _ms(case.clone)
+            except torch.cuda.OutOfMemoryError:
+                print(f"{name} {form}: out of memory", file=sys.stderr)
+            torch.cuda.empty_cache()
+    return figures
+
+
+def _ms(work: Callable[[], object]) -> float:
+    from triton.testing import do_bench
+
+    return float(do_bench(work))  # type: ignore[arg-type]
+
+
+def _error(got: Tensor, wanted: Tensor) -> float:
+    return float((got.double() - wanted.double()).abs().max() / wanted.double().abs().max().clamp(min=1e-30))
+
+
+@contextmanager
+def taking(form: str) -> Iterator[None]:
+    """Operations take this form."""
+    before = os.environ.get(SETTING)
+    os.environ[SETTING] = form
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SETTING]
+        else:
+            os.environ[SETTING] = before
+
+
 CASES: dict[str, Callable[[], dict[str, float]]] = {"head": head_figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(CASES), help="cases, with commas between")
+    parser.add_argument("--parity", action="store_true", help="every operation in every form")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options: Any = parser.parse_args()
     if options.child:
         print(json.dumps(head_memory(options.child)))
         return
     torch.set_num_threads(1)
+    if options.parity:
+        report("kernel parity", parity_figures(), {})
+        return
     figures: dict[str, float] = {}
     for name in options.only.split(","):
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -163,7 +163,7 @@ def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
                 run = Path(work) / "run"
                 settings = {
                     "seed": seed, "grpo.steps": steps, "grpo.replay-routes": str(replayed).lower(),
-                    "evaluation.num-tasks": 128, "output": run,
+                    "evaluation.num-tasks": 128, "output": run, "num-threads": torch.get_num_threads(),
                 }  # fmt: skip
                 options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
                 command = [sys.executable, "-m", "swannery", "train", "quickstart", *options]

@@ -28,7 +28,7 @@ def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) ->
 def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, exact: bool = False) -> Tensor:
     """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]. `exact`: a chunk's bits are the same in
     whatever company (exact.py)."""
-    if uses_triton(x_CXD, weight_DK, bias_D):
+    if not exact and uses_triton(x_CXD, weight_DK, bias_D):
         from .conv1d_triton import causal_conv1d_chunks_triton
 
         return causal_conv1d_chunks_triton(x_CXD, weight_DK, bias_D)

@@ -26,7 +26,7 @@ def rms_norm_ref(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float, *, exact: bool = False) -> Tensor:
     """`rms_norm_ref` with a backward of its own that keeps one number a row. Its sums are fp32 at least. `exact`: the same bits with
     gradients or without."""
-    if uses_triton(x_D) and x_D.shape[-1] <= _WIDEST:
+    if not exact and uses_triton(x_D) and x_D.shape[-1] <= _WIDEST:
         from .norm_triton import gated_rms_norm_triton
 
         return gated_rms_norm_triton(x_D, None, weight_D, eps)
@@ -78,7 +78,12 @@ def gated_rms_norm(
 ) -> Tensor:
     """RMSNorm of x * SiLU(gate), over each of `num_groups` groups of channels. `exact`: a row's bits are the same in whatever company
     and with gradients or without (exact.py)."""
-    if uses_triton(x_D, gate_D) and x_D.shape[-1] % num_groups == 0 and x_D.shape[-1] // num_groups <= _WIDEST:
+    if (
+        not exact
+        and uses_triton(x_D, gate_D)
+        and x_D.shape[-1] % num_groups == 0
+        and x_D.shape[-1] // num_groups <= _WIDEST
+    ):
         from .norm_triton import gated_rms_norm_triton
 
         return gated_rms_norm_triton(x_D, gate_D, weight_D, eps, num_groups)

@@ -1,6 +1,6 @@
 """Shared fixtures: a small policy with a tokenizer of its own, made once."""
 
-import importlib.util
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -28,15 +28,10 @@ def one_thread() -> None:
 def benchmark() -> Callable[[str], ModuleType]:
     """A file of benchmarks/, which is no package."""
 
-    def load(name: str) -> ModuleType:
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
-            assert spec is not None and spec.loader is not None
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-        return sys.modules[name]
-
-    return load
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

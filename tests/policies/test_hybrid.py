@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
-import random
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from swannery.policies import (
 )
 from swannery.policies.balance import ExpertLoads
 from swannery.policies.cache import Cache, cache_bytes
-from swannery.policies.huggingface import config_from_nemotron_h, weights_from_nemotron_h
 from swannery.policies.hybrid import CachePlace
 from swannery.policies.precision import IN_FP32, cast
 
@@ -87,38 +88,13 @@ def test_copied_rows_and_pages_go_on_alike() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.filterwarnings("ignore")
-@torch.no_grad()
-def test_logits_equal_transformers_nemotron_h(seed: int) -> None:
-    """Of random shapes: all letters, latent experts, groups of experts and of state, several heads a key."""
-    from transformers import NemotronHConfig, NemotronHForCausalLM
-
-    chance = random.Random(seed)
-    pick = lambda *values: chance.choice(values)  # noqa: E731
-    groups = pick(1, 1, 2, 3)
-    published = NemotronHConfig(
-        hybrid_override_pattern="".join(chance.sample("M*E-ME", 6)), vocab_size=97, hidden_size=pick(48, 64, 80),
-        num_attention_heads=4, num_key_value_heads=pick(1, 2, 4), head_dim=pick(8, 16), intermediate_size=48,
-        ssm_state_size=pick(4, 8, 16), mamba_num_heads=pick(4, 8), mamba_head_dim=pick(8, 16), n_groups=pick(1, 2, 4),
-        chunk_size=pick(8, 16), n_routed_experts=12, moe_intermediate_size=24, moe_shared_expert_intermediate_size=40,
-        num_experts_per_tok=pick(1, 2, 3), routed_scaling_factor=pick(1.0, 2.5), n_group=groups, topk_group=pick(1, groups),
-        moe_latent_size=pick(None, 24),
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    theirs = NemotronHForCausalLM(published).eval()
-    for parameter in theirs.parameters():
-        if parameter.dim() >= 2:
-            parameter.normal_(0, 0.15)
-    for name, buffer in theirs.named_buffers():
-        if name.endswith("e_score_correction_bias"):
-            buffer.normal_(0, 0.1)
-    ours = HybridModel(config_from_nemotron_h(published.to_dict()))
-    ours.load_state_dict(weights_from_nemotron_h(theirs.state_dict()))
-    ids = torch.randint(0, 97, (2, 37))
-    hidden, _ = ours(ids.flatten(), Packing.build([37, 37], chunk_size=ours.config.chunk_size))
-    logits = theirs(ids).logits.flatten(0, 1)
-    assert float((ours.logits(hidden) - logits).abs().max()) <= 1e-4
-    assert float(logits.abs().max()) > 1
-    assert torch.equal(ours.logits(hidden).argmax(-1), logits.argmax(-1))
+def test_logits_equal_transformers_nemotron_h(
+    seed: int, tmp_path: Path, benchmark: Callable[[str], ModuleType]
+) -> None:
+    """Of random shapes: all letters, latent experts, groups of experts and of state, several heads a key. Saved, it is loaded."""
+    row = benchmark("transformers_parity").compare(seed, tmp_path)
+    assert row["difference"] <= 1e-4 and row["saved difference"] <= 1e-4
+    assert row["largest logit"] > 1 and row["greedy"]
 
 
 def test_balancing_evens_the_loads() -> None:

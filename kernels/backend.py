@@ -1,0 +1,45 @@
+"""Which form of a kernel runs: by device, by what is installed, or as one setting says.
+
+    SWANNERY_KERNELS=torch     plain or hand-written torch: any device
+    SWANNERY_KERNELS=triton    ours in Triton: CUDA tensors, or with Triton's interpreter (TRITON_INTERPRET=1) all
+
+Without the setting CUDA tensors take the Triton form where Triton is installed, all others the torch form. So do float64, and what a
+Triton form cannot do, whatever the setting.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+SETTING = "SWANNERY_KERNELS"
+FORMS = ("torch", "triton")
+
+
+def uses_triton(x: Tensor, *others: Tensor) -> bool:
+    """Whether an operation that has a Triton form takes it for these tensors, none of which may be of a wider type than the first.
+    ValueError on a setting that is none."""
+    asked = os.environ.get(SETTING, "")
+    if asked and asked not in FORMS:
+        raise ValueError(f"{SETTING} is one of {', '.join(FORMS)}, got {asked!r}")
+    if asked == "torch" or x.dtype is torch.float64:
+        return False
+    if any(torch.promote_types(x.dtype, t.dtype) is not x.dtype for t in others):
+        return False
+    if asked == "triton":
+        return x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return x.is_cuda and _has_triton()
+
+
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd would follow an operation on these: the forms that write in place have no gradient."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
