@@ -162,10 +162,11 @@ def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
             with tempfile.TemporaryDirectory() as work:
                 run = Path(work) / "run"
                 settings = {
-                    "seed": seed, "grpo.steps": steps, "grpo.replay-routes": str(replayed).lower(),
-                    "evaluation.num-tasks": 128, "output": run, "num-threads": torch.get_num_threads(),
+                    "seed": seed, "grpo.steps": steps, "evaluation.num-tasks": 128, "output": run,
+                    "num-threads": torch.get_num_threads(),
                 }  # fmt: skip
                 options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+                options.append("--grpo.replay-routes" if replayed else "--grpo.no-replay-routes")
                 command = [sys.executable, "-m", "swannery", "train", "quickstart", *options]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
@@ -173,7 +174,7 @@ def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
                 rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
                 last = [row for row in rows if row["phase"] == "grpo"]
                 scores = json.loads((run / "evaluation-after.json").read_text())
-                sampled = [score["mean"] for score in scores if score["temperature"] == 1.0]
+                sampled = [score["accuracy"] for score in scores if score["temperature"] == 1.0]
                 mismatch = max(row["mismatch"]["max"] for row in last)
                 means.append([float(np.mean(sampled)), mismatch, float(np.mean([row["grad_norm"] for row in last]))])
                 figures |= {f"{name}_sampled_seed_{seed}": means[-1][0], f"{name}_mismatch_seed_{seed}": mismatch}

@@ -2,9 +2,10 @@
 
     SWANNERY_KERNELS=torch     plain or hand-written torch: any device
     SWANNERY_KERNELS=triton    ours in Triton: CUDA tensors, or with Triton's interpreter (TRITON_INTERPRET=1) all
+    SWANNERY_KERNELS=external  those of other packages (external.py) where there are such, else as without the setting
 
 Without the setting CUDA tensors take the Triton form where Triton is installed, all others the torch form. So do float64, and what a
-Triton form cannot do, whatever the setting.
+form cannot do, whatever the setting.
 """
 
 from __future__ import annotations
@@ -17,27 +18,45 @@ import torch
 from torch import Tensor
 
 SETTING = "SWANNERY_KERNELS"
-FORMS = ("torch", "triton")
+FORMS = ("torch", "triton", "external")
 
 
 def uses_triton(x: Tensor, *others: Tensor) -> bool:
     """Whether an operation that has a Triton form takes it for these tensors, none of which may be of a wider type than the first.
     ValueError on a setting that is none."""
-    asked = os.environ.get(SETTING, "")
-    if asked and asked not in FORMS:
-        raise ValueError(f"{SETTING} is one of {', '.join(FORMS)}, got {asked!r}")
+    asked = _asked()
     if asked == "torch" or x.dtype is torch.float64:
         return False
     if any(torch.promote_types(x.dtype, t.dtype) is not x.dtype for t in others):
         return False
     if asked == "triton":
-        return x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+        return x.is_cuda or _interpreted()
     return x.is_cuda and _has_triton()
+
+
+def uses_external(operation: str, x: Tensor) -> bool:
+    """Whether an operation takes the form of another package for tensors such as this one. ValueError on a setting that is none."""
+    if _asked() != "external" or x.dtype is torch.float64 or not (x.is_cuda or _interpreted()):
+        return False
+    from . import external
+
+    return external.has(operation)
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
     """Whether autograd would follow an operation on these: the forms that write in place have no gradient."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _asked() -> str:
+    asked = os.environ.get(SETTING, "")
+    if asked and asked not in FORMS:
+        raise ValueError(f"{SETTING} is one of {', '.join(FORMS)}, got {asked!r}")
+    return asked
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache

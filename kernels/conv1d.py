@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import needs_gradient, uses_triton
+from . import external
+from .backend import needs_gradient, uses_external, uses_triton
 from .blocks import blocks
 from .exact import exact_silu
 
@@ -28,6 +29,8 @@ def causal_conv1d_ref(x_LD: Tensor, weight_DK: Tensor, bias_D: Tensor | None) ->
 def causal_conv1d_chunks(x_CXD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, exact: bool = False) -> Tensor:
     """Over chunks read with their K - 1 inputs before (X = K - 1 + Q). Returns [C, Q, D]. `exact`: a chunk's bits are the same in
     whatever company (exact.py)."""
+    if not exact and uses_external("causal_conv1d_chunks", x_CXD):
+        return external.causal_conv1d_chunks(x_CXD, weight_DK, bias_D)
     if not exact and uses_triton(x_CXD, weight_DK, bias_D):
         from .conv1d_triton import causal_conv1d_chunks_triton
 
@@ -80,6 +83,8 @@ def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, i
         and inputs_BXD.is_contiguous()
         and not needs_gradient(x_BD, weight_DK, bias_D, inputs_BXD)
     ):
+        if uses_external("causal_conv1d_step", x_BD):
+            return external.causal_conv1d_step(x_BD, weight_DK, bias_D, inputs_BXD)
         if uses_triton(x_BD, weight_DK, bias_D):
             from .conv1d_triton import causal_conv1d_step_triton
 

@@ -32,8 +32,8 @@ PACKAGES = {
 
 @cache
 def has(operation: str) -> bool:
-    """Whether the package of an operation's external form is installed."""
-    return importlib.util.find_spec(PACKAGES[operation]) is not None
+    """Whether an operation has an external form, and its package is installed."""
+    return operation in PACKAGES and importlib.util.find_spec(PACKAGES[operation]) is not None
 
 
 def gated_rms_norm(x_D: Tensor, gate_D: Tensor, weight_D: Tensor, eps: float, num_groups: int = 1) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import uses_triton
+from . import external
+from .backend import uses_external, uses_triton
 from .blocks import blocks
 from .exact import exact_silu
 
@@ -78,12 +79,9 @@ def gated_rms_norm(
 ) -> Tensor:
     """RMSNorm of x * SiLU(gate), over each of `num_groups` groups of channels. `exact`: a row's bits are the same in whatever company
     and with gradients or without (exact.py)."""
-    if (
-        not exact
-        and uses_triton(x_D, gate_D)
-        and x_D.shape[-1] % num_groups == 0
-        and x_D.shape[-1] // num_groups <= _WIDEST
-    ):
+    if not exact and uses_external("gated_rms_norm", x_D):
+        return external.gated_rms_norm(x_D, gate_D, weight_D, eps, num_groups)
+    if not exact and uses_triton(x_D, gate_D) and x_D.shape[-1] <= _WIDEST * num_groups:
         from .norm_triton import gated_rms_norm_triton
 
         return gated_rms_norm_triton(x_D, gate_D, weight_D, eps, num_groups)

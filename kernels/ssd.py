@@ -13,14 +13,15 @@ longest path, not the number of chunks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backend import needs_gradient, uses_triton
+from . import external
+from .backend import needs_gradient, uses_external, uses_triton
 from .blocks import blocks
+from .ssd_states import States
 
 
 def ssd_ref(
@@ -54,6 +55,8 @@ def ssd_chunks(
     `levels[d]` maps the chunks of depth d to their parents among depth d - 1 (level 0: to the rows of `initial_SHPN`,
     or to zeros without it). Returns y [C, Q, H, P] and the states [S, H, P, N] after the chunks `last_S`, without gradient.
     """
+    if uses_external("ssd_chunks", x_CQHP):
+        return external.ssd_chunks(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, levels, initial_SHPN, last_S)
     Q, P, N = x_CQHP.shape[1], x_CQHP.shape[3], B_CQGN.shape[3]
     if uses_triton(dt_CQH, x_CQHP, A_H, B_CQGN, C_CQGN) and Q <= 256 and P <= 128 and N <= 256:
         from .ssd_triton import ssd_chunks_triton
@@ -88,7 +91,7 @@ class _SSD(torch.autograd.Function):
             part = scan.part(block)
             torch.matmul(part.B_cGQN.transpose(2, 3), part.grouped(part.X_cQHP * part.to_end_cQH1), out=added[block])
             y_CQHP[block] = (part.mixing() @ part.by_time(part.X_cQHP)).transpose(1, 2)
-        states = _States(added, levels, None if initial is None else scan.inward(initial))
+        states = States(added, levels, None if initial is None else scan.inward(initial))
         states.pass_on(scan.kept_CG1X)
         for block in scan.blocks():
             part = scan.part(block)
@@ -103,7 +106,7 @@ class _SSD(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_CQHP: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, dt, A, B, C, after, initial, y = ctx.saved_tensors
-        scan, states = _Scan(x, dt, A, B, C), _States(after, ctx.levels, initial)
+        scan, states = _Scan(x, dt, A, B, C), States(after, ctx.levels, initial)
         grad_CQHP = grad_CQHP.contiguous()
         dbefore = scan.new_states()
         for block in scan.blocks():
@@ -218,63 +221,12 @@ class _Part:
         return x_cGQX.transpose(1, 2).reshape(self.shape)
 
 
-class _States:
-    """The state [G, N, X] after each chunk. That before a chunk is its parent's, read where it lies."""
-
-    def __init__(self, after: Tensor, levels: Sequence[Tensor], initial: Tensor | None) -> None:
-        """Without `initial`, sequences begin with zeros."""
-        self.after, self.levels, self.initial = after, levels, initial
-        starts = [0, *accumulate(len(parents) for parents in levels)]
-        self.rows = [slice(*ends) for ends in pairwise(starts)]
-        """The chunks of each depth."""
-        # Most often the first chunks of a depth go on, each once: then their children's rows are a slice.
-        self.straight = [
-            bool((parents == torch.arange(len(parents), device=parents.device)).all()) for parents in levels
-        ]
-
-    def pass_on(self, kept: Tensor) -> None:
-        """`after` holds what each chunk adds; depth by depth it becomes the state."""
-        for depth, rows in enumerate(self.rows):
-            if depth or self.initial is not None:
-                self.after[rows].addcmul_(self._taken(depth, slice(0, rows.stop - rows.start)), kept[rows])
-
-    def before(self, block: slice) -> Tensor:
-        """The states before a block of chunks."""
-        parts = []
-        for depth, rows in enumerate(self.rows):
-            start, stop = max(block.start, rows.start), min(block.stop, rows.stop)
-            if start < stop:
-                parts.append(self._taken(depth, slice(start - rows.start, stop - rows.start)))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _taken(self, depth: int, part: slice) -> Tensor:
-        """The states before a part of a depth's chunks."""
-        parents = self.levels[depth][part]
-        if not depth and self.initial is None:
-            return self.after.new_zeros(len(parents), *self.after.shape[1:])
-        above = self.after[self.rows[depth - 1]] if depth else self.initial
-        assert above is not None
-        return above[part] if self.straight[depth] else above.index_select(0, parents)
-
-    def pass_back(self, dbefore: Tensor, kept: Tensor) -> Tensor:
-        """The gradients of the states after each chunk, deepest first. `dbefore` is used up."""
-        dafter = torch.empty_like(dbefore)
-        dafter[self.rows[-1]] = 0
-        for depth in reversed(range(1, len(self.rows))):
-            below, here = self.rows[depth], dafter[self.rows[depth - 1]]
-            if self.straight[depth]:
-                count = below.stop - below.start
-                torch.addcmul(dbefore[below], dafter[below], kept[below], out=here[:count])
-                here[count:] = 0
-            else:
-                here.zero_().index_add_(0, self.levels[depth], dbefore[below].addcmul_(dafter[below], kept[below]))
-        return dafter
-
-
 def ssd_step(x_BHP: Tensor, dt_BH: Tensor, A_H: Tensor, B_BGN: Tensor, C_BGN: Tensor, state_BHPN: Tensor) -> Tensor:
     """One token for each of B sequences; `state_BHPN` is updated in place. Returns y [B, H, P]."""
     inputs = (x_BHP, dt_BH, A_H, B_BGN, C_BGN)
     if state_BHPN.dtype is torch.float32 and state_BHPN.is_contiguous() and not needs_gradient(*inputs, state_BHPN):
+        if uses_external("ssd_step", x_BHP):
+            return external.ssd_step(*inputs, state_BHPN)
         if uses_triton(state_BHPN, *inputs):
             from .ssd_triton import ssd_step_triton
 
