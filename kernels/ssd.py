@@ -86,40 +86,34 @@ class _SSD(torch.autograd.Function):
         last: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         scan = _Scan(x, dt, A, B, C)
-        y_CQHP, added = torch.empty(scan.shape, dtype=x.dtype, device=x.device), scan.new_states()
+        y_CQHP, after = torch.empty(scan.shape, dtype=x.dtype, device=x.device), scan.new_states()
+        states = States(after, levels, None if initial is None else scan.inward(initial))
         for block in scan.blocks():
             part = scan.part(block)
-            torch.matmul(part.B_cGQN.transpose(2, 3), part.grouped(part.X_cQHP * part.to_end_cQH1), out=added[block])
+            torch.matmul(part.B_cGQN.transpose(2, 3), part.grouped(part.X_cQHP * part.to_end_cQH1), out=after[block])
+            before = states.pass_on(block, scan.kept_CG1X)
             y_CQHP[block] = (part.mixing() @ part.by_time(part.X_cQHP)).transpose(1, 2)
-        states = States(added, levels, None if initial is None else scan.inward(initial))
-        states.pass_on(scan.kept_CG1X)
-        for block in scan.blocks():
-            part = scan.part(block)
-            y_CQHP[block].addcmul_(part.by_head(part.C_cGQN @ states.before(block)), part.from_start_cQH1)
-        ctx.save_for_backward(x, dt, A, B, C, added, states.initial, y_CQHP)
+            y_CQHP[block].addcmul_(part.by_head(part.C_cGQN @ before), part.from_start_cQH1)
+        ctx.save_for_backward(x, dt, A, B, C, after, states.initial, y_CQHP)
         ctx.levels = levels
-        states = None if last is None else scan.outward(added.index_select(0, last))
-        if states is not None:
-            ctx.mark_non_differentiable(states)
-        return y_CQHP, states
+        if last is None:
+            return y_CQHP, None
+        last_states = scan.outward(after.index_select(0, last))
+        ctx.mark_non_differentiable(last_states)
+        return y_CQHP, last_states
 
     @staticmethod
     def backward(ctx: Any, grad_CQHP: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, dt, A, B, C, after, initial, y = ctx.saved_tensors
         scan, states = _Scan(x, dt, A, B, C), States(after, ctx.levels, initial)
-        grad_CQHP = grad_CQHP.contiguous()
-        dbefore = scan.new_states()
-        for block in scan.blocks():
-            part = scan.part(block)
-            dy_start = part.grouped(grad_CQHP[block] * part.from_start_cQH1)
-            torch.matmul(part.C_cGQN.transpose(2, 3), dy_start, out=dbefore[block])
-        # Back through the depths: a chunk's last state feeds its children's first.
-        dafter = states.pass_back(dbefore, scan.kept_CG1X)
+        grad_CQHP, gradient = grad_CQHP.contiguous(), states.gradient()
         dx, ddecay_CQH, ddt = torch.empty_like(grad_CQHP), torch.empty_like(dt), torch.empty_like(dt)
         dB, dC = (torch.empty(B.shape, dtype=B.dtype, device=B.device) for _ in range(2))
-        for block in scan.blocks():
-            dy, end = grad_CQHP[block], dafter[block]
-            dX_cQHP, dB[block], dC[block] = scan.part(block).gradients(dy, states.before(block), end)
+        for block in reversed(list(scan.blocks())):
+            part, dy = scan.part(block), grad_CQHP[block]
+            dy_start = part.grouped(dy * part.from_start_cQH1)
+            end = gradient.pass_back(block, part.C_cGQN.transpose(2, 3) @ dy_start, scan.kept_CG1X)
+            dX_cQHP, dB[block], dC[block] = part.gradients(dy, dy_start, states.before(block), end)
             ddt[block] = (dX_cQHP * x[block]).sum(3)
             # A decay up to token i scales its output up, its input down; that of the whole chunk scales the state after it.
             ddecay_CQH[block] = (y[block] * dy).sum(3).addcmul_(ddt[block], dt[block], value=-1)
@@ -193,8 +187,10 @@ class _Part:
         between = (self.between_cHQQ if between_cHQQ is None else between_cHQQ).unflatten(1, (self.scan.G, -1))
         return (between * scores_cGQQ.unsqueeze(2)).flatten(1, 2)
 
-    def gradients(self, dy_cQHP: Tensor, before: Tensor, dafter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of X = x dt, of B and of C."""
+    def gradients(
+        self, dy_cQHP: Tensor, dy_start_cGQX: Tensor, before: Tensor, dafter: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of X = x dt, of B and of C. `dy_start` is dy decayed from the chunk's start."""
         # Inside a chunk.
         dy_cHQP, between = self.by_time(dy_cQHP), self.between_cHQQ
         dX_cHQP = self.mixing(between).transpose(2, 3) @ dy_cHQP
@@ -203,7 +199,7 @@ class _Part:
         dC_cGQN = dscores @ self.B_cGQN
         dB_cGQN = dscores.transpose(2, 3) @ self.C_cGQN
         # From the state before a chunk, and into that after it.
-        dC_cGQN += self.grouped(dy_cQHP * self.from_start_cQH1) @ before.transpose(2, 3)
+        dC_cGQN += dy_start_cGQX @ before.transpose(2, 3)
         dB_cGQN += self.grouped(self.X_cQHP * self.to_end_cQH1) @ dafter.transpose(2, 3)
         dX_cQHP = self.by_head(self.B_cGQN @ dafter).mul_(self.to_end_cQH1).add_(dX_cHQP.transpose(1, 2))
         return dX_cQHP, dB_cGQN.transpose(1, 2), dC_cGQN.transpose(1, 2)
