@@ -25,13 +25,14 @@ def told(verb: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
 
     @wraps(verb)
     def run(arguments: list[str]) -> int:
+        from .kernels.backend import KernelError
         from .policies.folder import PolicyError
         from .rl.config import ConfigError
         from .rl.run_folder import RunError
 
         try:
             return verb(arguments)
-        except (ConfigError, RunError, PolicyError) as error:
+        except (ConfigError, RunError, PolicyError, KernelError) as error:
             Console(stderr=True).print(f"[red]swannery:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
             return USER_ERROR
 
@@ -167,6 +168,11 @@ def _findings() -> Any:
         yield True, "gpu", torch.cuda.get_device_name(), ""
     else:
         yield None, "gpu", f"none; {torch.get_num_threads()} CPU threads", "small policies train well without"
+    from .kernels.backend import available, setting
+
+    forms, lacking = available(), torch.cuda.is_available() and "triton" not in available()
+    found = ", ".join(forms) if not setting() else f"{setting()}, as SWANNERY_KERNELS says"
+    yield None if lacking else True, "kernels", found, "pip install 'swannery[cuda]'" if lacking else ""
     free_gb = shutil.disk_usage(".").free / 1e9
     yield free_gb > 1, "disk", f"{free_gb:.0f} GB free", "" if free_gb > 1 else "a run folder needs up to 1 GB"
     from .environments import registered

@@ -21,10 +21,13 @@ SETTING = "SWANNERY_KERNELS"
 FORMS = ("torch", "triton", "external")
 
 
+class KernelError(ValueError):
+    """A form of kernels that there is not."""
+
+
 def uses_triton(x: Tensor, *others: Tensor) -> bool:
-    """Whether an operation that has a Triton form takes it for these tensors, none of which may be of a wider type than the first.
-    ValueError on a setting that is none."""
-    asked = _asked()
+    """Whether an operation that has a Triton form takes it for these tensors, none of which may be of a wider type than the first."""
+    asked = setting()
     if asked == "torch" or x.dtype is torch.float64:
         return False
     if any(torch.promote_types(x.dtype, t.dtype) is not x.dtype for t in others):
@@ -35,12 +38,20 @@ def uses_triton(x: Tensor, *others: Tensor) -> bool:
 
 
 def uses_external(operation: str, x: Tensor) -> bool:
-    """Whether an operation takes the form of another package for tensors such as this one. ValueError on a setting that is none."""
-    if _asked() != "external" or x.dtype is torch.float64 or not (x.is_cuda or _interpreted()):
+    """Whether an operation takes the form of another package for tensors such as this one."""
+    if setting() != "external" or x.dtype is torch.float64 or not (x.is_cuda or _interpreted()):
         return False
     from . import external
 
     return external.has(operation)
+
+
+def available() -> tuple[str, ...]:
+    """The forms that CUDA tensors can take here; all others take the first."""
+    from . import external
+
+    others = any(external.has(operation) for operation in external.PACKAGES)
+    return "torch", *(["triton"] if _has_triton() else []), *(["external"] if others else [])
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
@@ -48,10 +59,11 @@ def needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _asked() -> str:
+def setting() -> str:
+    """The form that is asked for, or nothing."""
     asked = os.environ.get(SETTING, "")
     if asked and asked not in FORMS:
-        raise ValueError(f"{SETTING} is one of {', '.join(FORMS)}, got {asked!r}")
+        raise KernelError(f"{SETTING} is one of {', '.join(FORMS)}, got {asked!r}")
     return asked
 
 
