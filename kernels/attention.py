@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import uses_triton
 from .gather import gather_rows
-from .packing import Packing
+from .packing import AttentionBucket, Packing
+from .sliding_window import WIDEST_HEAD
 
 
 def attention_ref(q_LHD: Tensor, k_LJD: Tensor, v_LJD: Tensor) -> Tensor:
@@ -31,13 +33,20 @@ def packed_attention(
     [N, H * D]."""
     N, H, D = q_NHD.shape
     J = k_NJD.shape[1]
+    in_triton = D <= WIDEST_HEAD and uses_triton(q_NHD, k_NJD, v_NJD)
     q_Nx, kv_Nx = q_NHD.reshape(N, -1), torch.cat([k_NJD.reshape(N, -1), v_NJD.reshape(N, -1)], dim=1)
     outputs, places = [], []
     for bucket in packing.buckets:
         s, q = bucket.queries_sq.shape
         q_sHqD = gather_rows(q_Nx, bucket.queries_sq).view(s, q, H, D).transpose(1, 2)
         k_sJkD, v_sJkD = gather_rows(kv_Nx, bucket.keys_sk).view(s, -1, 2, J, D).permute(2, 0, 3, 1, 4).unbind(0)
-        y_sHqD = F.scaled_dot_product_attention(q_sHqD, k_sJkD, v_sJkD, attn_mask=bucket.mask(window), enable_gqa=True)
+        if in_triton:
+            from .sliding_window_triton import window_attention_triton
+
+            y_sHqD = window_attention_triton(q_sHqD, k_sJkD, v_sJkD, _last_seen(bucket), window)
+        else:
+            mask = bucket.mask(window)
+            y_sHqD = F.scaled_dot_product_attention(q_sHqD, k_sJkD, v_sJkD, attn_mask=mask, enable_gqa=True)
         outputs.append(y_sHqD.transpose(1, 2).reshape(s * q, H * D))
         places.append(bucket.queries_sq.reshape(-1))
     place = torch.cat(places)
@@ -45,3 +54,10 @@ def packed_attention(
     real = place >= 0
     row_N[place[real]] = torch.arange(len(place), device=place.device)[real]
     return gather_rows(torch.cat(outputs), row_N)
+
+
+def _last_seen(bucket: AttentionBucket) -> Tensor:
+    """How many of its path's keys each query [s, q] sees, before any window; 0 for padding."""
+    real_sq = bucket.queries_sq >= 0
+    past_s = (bucket.keys_sk >= 0).sum(1) - real_sq.sum(1)
+    return torch.where(real_sq, past_s.unsqueeze(1) + real_sq.cumsum(1), 0)

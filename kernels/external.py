@@ -4,8 +4,7 @@
     causal_conv1d_chunks, _step              causal-conv1d, BSD-3
     linear_logprobs                          liger-kernel, BSD-2
 
-Taken with SWANNERY_KERNELS=external, and beside ours in `python benchmarks/kernels.py --parity`. Where one cannot do what an operation
-asks (a support of sampled tokens) it says so by returning None, and the torch form runs.
+Taken with SWANNERY_KERNELS=external, and beside ours in `python benchmarks/kernels.py --parity`.
 """
 
 # Shapes: as in the operations' own files.
@@ -138,16 +137,8 @@ def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, i
     return causal_conv1d_update(x_BD, inputs_BXD.transpose(1, 2), weight_DK, bias_D, "silu")  # type: ignore[no-any-return]
 
 
-def linear_logprobs(
-    x_Nd: Tensor,
-    weight_Vd: Tensor,
-    targets_N: Tensor,
-    temperature_N: Tensor,
-    support_NS: Tensor | None = None,
-) -> tuple[Tensor, Tensor] | None:
-    """Its temperature is one for all, so each token's own goes into its row."""
-    if support_NS is not None:
-        return None
+def linear_logprobs(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Its temperature is one for all, so each token's own goes into its row. It knows no support of sampled tokens."""
     from liger_kernel.ops.fused_linear_scaled_cross_entropy import LigerFusedLinearScaledCrossEntropyFunction  # type: ignore[import-not-found]
 
     rows_Nd = (x_Nd / temperature_N.unsqueeze(1)).to(x_Nd.dtype)

@@ -13,11 +13,14 @@ Tokens that do not count are left out of both. The temperature is each token's o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import external
+from .backend import uses_external, uses_triton
 
 _TILE = 1 << 19
 """Numbers of a tile of the two-pass form: 2 MB, so that what is done to it after the product stays in a core's cache."""
@@ -59,6 +62,12 @@ def linear_logprobs(
         support = None if support_NS is None else support_NS.index_select(0, kept)
         found = linear_logprobs(x, weight_Vd, targets, temperature, support, tile=tile)
         return tuple(t.new_zeros(len(x_Nd)).index_put((kept,), t) for t in found)  # type: ignore[return-value]
+    if support_NS is None and uses_external("linear_logprobs", x_Nd):
+        return external.linear_logprobs(x_Nd, weight_Vd, targets_N, temperature_N)
+    if _takes_triton(x_Nd, weight_Vd, support_NS):
+        from .linear_logprobs_triton import linear_logprobs_triton
+
+        return linear_logprobs_triton(x_Nd, weight_Vd, targets_N, temperature_N)
     return _LinearLogprobs.apply(x_Nd, weight_Vd, targets_N, temperature_N, support_NS, tile)  # type: ignore[no-any-return]
 
 
@@ -79,9 +88,22 @@ def weighted_logprobs(
         t.index_select(0, kept) for t in (x_Nd, targets_N, temperature_N, coefficients_N)
     )
     support = None if support_NS is None else support_NS.index_select(0, kept)
-    value, *found = _WeightedLogprobs.apply(x, weight_Vd, targets, temperature, coefficients, support, rows)
+    found: Sequence[Tensor]
+    if _takes_triton(x, weight_Vd, support):
+        # Whole rows of logits would save a quarter of the products, and cost more: the weights' gradient, added to by each few rows.
+        from .linear_logprobs_triton import linear_logprobs_triton
+
+        logprobs, entropy = linear_logprobs_triton(x, weight_Vd, targets, temperature)
+        value, found = (coefficients * logprobs).sum(), (logprobs.detach(), entropy)
+    else:
+        value, *found = _WeightedLogprobs.apply(x, weight_Vd, targets, temperature, coefficients, support, rows)
     logprobs_N, entropy_N = (t.new_zeros(len(x_Nd)).index_put((kept,), t) for t in found)
     return value, logprobs_N, entropy_N
+
+
+def _takes_triton(x: Tensor, weight: Tensor, support: Tensor | None) -> bool:
+    """Either may be of the wider type: what comes out is fp32."""
+    return support is None and uses_triton(x) and uses_triton(weight)
 
 
 def _dropped(support_NS: Tensor, vocab_size: int) -> Tensor:

@@ -16,6 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import needs_gradient, uses_triton
+
+WIDEST_HEAD = 256
+"""Head size up to which a Triton program holds whole rows."""
+
 
 def sliding_window_attention_ref(q_LHD: Tensor, k_LJD: Tensor, v_LJD: Tensor, window: int) -> Tensor:
     """Each of a sequence's tokens over itself and the window - 1 before it. Returns [L, H, D]."""
@@ -31,6 +36,11 @@ def ring_decode_attention(q_BHD: Tensor, keys_BJDw: Tensor, values_BJwD: Tensor,
     first place, and are not to be read. Returns [B, H * D]."""
     B, H, D = q_BHD.shape
     J, w = keys_BJDw.shape[1], keys_BJDw.shape[3]
+    if keys_BJDw.is_contiguous() and values_BJwD.is_contiguous() and not needs_gradient(q_BHD, keys_BJDw, values_BJwD):
+        if D <= WIDEST_HEAD and uses_triton(q_BHD, keys_BJDw, values_BJwD):
+            from .sliding_window_decode_triton import ring_decode_attention_triton
+
+            return ring_decode_attention_triton(q_BHD, keys_BJDw, values_BJwD, lengths_B)
     scores_BJgw = (q_BHD * D**-0.5).view(B, J, H // J, D) @ keys_BJDw
     scores_BJgw = scores_BJgw.to(torch.promote_types(q_BHD.dtype, torch.float32))
     empty_Bw = torch.arange(w, device=q_BHD.device) >= lengths_B.clamp(min=1).unsqueeze(1)

@@ -23,7 +23,7 @@ from swannery.kernels.norm import gated_rms_norm, rms_norm_ref
 from swannery.kernels.ssd import ssd_step
 
 MODULES = sorted(path.stem for path in Path(backend.__file__).parent.glob("*_triton.py"))
-MORE = ("triton_scan_checks", "triton_moe_checks")
+MORE = ("triton_scan_checks", "triton_moe_checks", "triton_head_checks")
 """Modules beside this one with checks of their own: a DEVICE, and a list `scan_checks` or `moe_checks` (`*_checks`)."""
 DEVICE = "cpu"
 
