@@ -74,7 +74,7 @@ def loss_head() -> None:
         compare_head(head_inputs(9, 20, 300))
     x, weight, targets, temperature = head_inputs(6, 18, 80, scale=60.0)  # nearly certain
     for chosen in (targets, (x @ weight.T).argmax(1)):  # differences of logits in the hundreds
-        compare_head([x, weight, chosen, temperature], 2e-4, least=1.0)
+        compare_head([x, weight, chosen, temperature], 1e-3, least=1.0)  # logits of hundreds have errors of 1e-5
     x, weight, targets, temperature = head_inputs(6, 18, 80)
     compare_head([x.half(), weight, targets, temperature], 1e-3)  # a head of a wider type than its input
     wide = torch.randn(6, 40, device=DEVICE)[:, :18]
