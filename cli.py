@@ -65,8 +65,9 @@ def train(arguments: list[str]) -> int:
         if arguments[:1] in (["-h"], ["--help"]):
             arguments = ["quickstart", "--help"]
         else:
-            raise ConfigError("name a configuration first, as in: swannery train quickstart --grpo.steps 50")
-    config = load_config(_values(arguments[0]))
+            raise ConfigError("name a configuration first, as in: swannery train quickstart --rl.steps 50")
+    values, arguments = _with_algorithm(_values(arguments[0]), arguments)
+    config = load_config(values)
     chosen = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],  # type: ignore[misc]
         default=config,
@@ -78,6 +79,22 @@ def train(arguments: list[str]) -> int:
     folder = RunFolder.create(Path(config.output) if config.output else None, config.name)
     folder.write_json("config.json", config.model_dump(mode="json"))
     return _train(config, folder)
+
+
+def _with_algorithm(values: dict[str, Any], arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """`--algorithm.name` chooses which settings there are, so it is read before all others."""
+    rest, name = [], None
+    waiting = iter(arguments)
+    for word in waiting:
+        if word == "--algorithm.name":
+            name = next(waiting, "")
+        elif word.startswith("--algorithm.name="):
+            name = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    if name is None or name == values.get("algorithm", {}).get("name"):
+        return values, rest
+    return {**values, "algorithm": {"name": name}}, rest
 
 
 def _values(name: str) -> dict[str, Any]:

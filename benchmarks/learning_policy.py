@@ -31,7 +31,7 @@ from swannery.kernels.packing import Packing
 from swannery.policies import HybridConfig, HybridModel
 from swannery.policies.calculator import count_parameters, flops_per_token
 from swannery.rl import Learner, RouterTraining, TrainBatch
-from swannery.rl.learner import negative_log_likelihood
+from swannery.rl.policy_loss import negative_log_likelihood
 from swannery.rl.process import prepare
 
 NUM_DIALECTS, NUM_WORDS, NUM_SUCCESSORS, LENGTH, BATCH = 64, 128, 4, 64, 64
@@ -152,7 +152,7 @@ def experts_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
 
 
 def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
-    """Short quickstart runs that differ in `grpo.replay_routes` alone."""
+    """Short quickstart runs that differ in `rl.replay_routes` alone."""
     figures: dict[str, float] = {}
     for replayed in (True, False):
         name = "replay_on" if replayed else "replay_off"
@@ -162,17 +162,17 @@ def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
             with tempfile.TemporaryDirectory() as work:
                 run = Path(work) / "run"
                 settings = {
-                    "seed": seed, "grpo.steps": steps, "evaluation.num-tasks": 128, "output": run,
+                    "seed": seed, "rl.steps": steps, "evaluation.num-tasks": 128, "output": run,
                     "num-threads": torch.get_num_threads(),
                 }  # fmt: skip
                 options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-                options.append("--grpo.replay-routes" if replayed else "--grpo.no-replay-routes")
+                options.append("--rl.replay-routes" if replayed else "--rl.no-replay-routes")
                 command = [sys.executable, "-m", "swannery", "train", "quickstart", *options]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise RuntimeError(done.stderr[-2000:])
                 rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-                last = [row for row in rows if row["phase"] == "grpo"]
+                last = [row for row in rows if row["phase"] == "rl"]
                 scores = json.loads((run / "evaluation-after.json").read_text())
                 sampled = [score["accuracy"] for score in scores if score["temperature"] == 1.0]
                 mismatch = max(row["mismatch"]["max"] for row in last)

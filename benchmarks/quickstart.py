@@ -40,13 +40,13 @@ def train(output: Path, seed: int, *options: str) -> dict[str, Any]:
 def control(output: Path, seed: int, grpo: dict[str, Any], by: str, options: list[str]) -> dict[str, Any]:
     """SFT from the run's warm start for as long as its GRPO took."""
     seconds = grpo["seconds"]
-    budget = seconds["grpo_roll_out"] + seconds["grpo_learn"]
+    budget = seconds["rl_roll_out"] + seconds["rl_learn"]
     config = json.loads((Path(grpo["run"]) / "config.json").read_text())
     a_step = (seconds["sft_learn"] + seconds["sft_data"]) / config["sft"]["steps"]
     steps = max(round(budget / a_step), 1)
     return train(
         output, seed + 1000, "--policy.folder", str(Path(grpo["run"]) / "policy-sft"), "--sft.by", by,
-        "--sft.steps", str(steps), "--grpo.steps", "0", *options,
+        "--sft.steps", str(steps), "--rl.steps", "0", *options,
     )  # fmt: skip
 
 

@@ -6,11 +6,11 @@ from .config import ConfigError, RunConfig, load_config, read_toml
 from .controller import Controller, Interrupted
 from .demonstrations import demonstrate
 from .evaluation import Score, evaluate, wilson
-from .learner import Learner, PolicyLoss, RouterTraining
+from .learner import Learner, RouterTraining
 from .losses import clipped_surrogate, token_mean_loss
+from .policy_loss import PolicyLoss
 from .run_folder import RunError, RunFolder
 from .runner import EnvironmentPool, RolloutSpec, rollout
-from .scoring import score_group
 from .trajectory import Group, Segment, Trajectory, TurnRecord
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "pack",
     "read_toml",
     "rollout",
-    "score_group",
     "token_mean_loss",
     "total_weight",
     "wilson",

@@ -10,7 +10,7 @@ optimizer step, so micro-batches simply add up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class TrainBatch:
     temperatures_T: np.ndarray
     versions_T: np.ndarray
     num_trained_tokens: float
-    """The weight of all trained tokens of the optimizer step, not of this batch alone."""
+    """What the weighted sum is divided by: the mass of the whole optimizer step, not of this batch alone."""
     support_TS: np.ndarray | None
     """The ids that could be sampled at each trained token, -1 behind them (a row of -1: all). None: all everywhere."""
     # Where each trained token comes from, for whoever asks why it differs.
@@ -45,27 +45,57 @@ class TrainBatch:
     """Its position in its trajectory."""
     oldest_T: np.ndarray
     """The oldest weights that sampled a token before it in its trajectory, or sampled itself."""
+    algorithm: str = ""
+    """The name of the one whose objective these tokens have."""
+    # What scoring passes add before the weights change.
+    old_logprobs_T: np.ndarray | None = None
+    """Of the weights that the step began with; None: the rollout's."""
+    reference_logprobs_T: np.ndarray | None = None
+    # For a critic.
+    rewards_T: np.ndarray | None = None
+    ends_S: np.ndarray | None = None
+    """The packed position of each sample's last token, after which nothing was predicted."""
+    goes_on_S: np.ndarray | None = None
+    """Whether a sample was cut there rather than ended, so that what it would still have earned counts."""
+    returns_T: np.ndarray | None = None
+    values_T: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A trajectory and the advantage of its tokens."""
+    """A trajectory, the advantage of its tokens (one for all, or each its own), and how they count: `weight` each in the step's sum,
+    `mass` together in its denominator. By default tokens count alike, a branch's at 1 / branches."""
 
     trajectory: Trajectory
-    advantage: float
+    advantage: float | np.ndarray
+    weight: float = 0.0
+    mass: float = 0.0
+    rewards: np.ndarray | None = None
+    """Of each token, where a critic makes advantages of them."""
+
+    def __post_init__(self) -> None:
+        if not self.weight:
+            weight = 1 / self.trajectory.num_branches
+            object.__setattr__(self, "weight", weight)
+            object.__setattr__(self, "mass", weight * self.trajectory.num_sampled)
+
+    def with_advantage(self, advantage: float | np.ndarray) -> Sample:
+        return replace(self, advantage=advantage)
 
 
 def total_weight(samples: Iterable[Sample]) -> float:
-    """The denominator of an optimizer step: trained tokens, a branch's at 1 / branches."""
-    return float(sum(s.trajectory.num_sampled / s.trajectory.num_branches for s in samples))
+    """The denominator of an optimizer step: the mass of its samples."""
+    return float(sum(sample.mass for sample in samples))
 
 
-def pack(groups: Sequence[Sequence[Sample]], num_trained_tokens: float, *, with_routes: bool = True) -> TrainBatch:
+def pack(
+    groups: Sequence[Sequence[Sample]], num_trained_tokens: float, *, with_routes: bool = True, algorithm: str = ""
+) -> TrainBatch:
     """Pack groups of samples. Samples of a group that begin alike share their prompt."""
     packer = _Packer(with_routes)
     for samples in groups:
         packer.add_group(samples)
-    return packer.finish(num_trained_tokens)
+    return replace(packer.finish(num_trained_tokens), algorithm=algorithm)
 
 
 def micro_batches(groups: Sequence[Sequence[Sample]], max_tokens: int) -> list[list[Sequence[Sample]]]:
@@ -99,6 +129,9 @@ class _Packer:
         self.streams: list[tuple[np.ndarray, ...]] = []
         self.supports: list[np.ndarray | None] = []
         self.origins: list[tuple[str, int, int]] = []
+        self.rewards: list[np.ndarray] = []
+        self.ends: list[int] = []
+        self.goes_on: list[bool] = []
         self.num_tokens = 0
 
     def add_group(self, samples: Sequence[Sample]) -> None:
@@ -121,7 +154,16 @@ class _Packer:
     def _sample(self, sample: Sample, shared: int, parent: int) -> None:
         trajectory = sample.trajectory
         ids, start = trajectory.token_ids, self.num_tokens
-        self._segment(ids[shared:-1], trajectory.routes[shared:], parent)
+        if sample.rewards is None:
+            self._segment(ids[shared:-1], trajectory.routes[shared:], parent)
+        else:  # a critic values the last token too, whose route nobody recorded
+            routes = trajectory.routes[shared:].astype(np.int64)
+            self._segment(ids[shared:], np.concatenate([routes, np.full_like(routes[:1], -1)]), parent)
+            self.rewards.append(sample.rewards)
+            self.ends.append(self.num_tokens - 1)
+            self.goes_on.append(
+                trajectory.outcome.kind == "truncated" or trajectory.branch + 1 < trajectory.num_branches
+            )
         trained = np.flatnonzero(trajectory.trained)  # at least 1: the first token is always given
         count, support = len(trained), trajectory.support
         self.supports.append(None if support is None else support[trained])
@@ -129,9 +171,9 @@ class _Packer:
             (
                 start + trained - 1 - shared,
                 ids[trained],
-                np.full(count, sample.advantage, np.float32),
+                np.broadcast_to(np.asarray(sample.advantage, np.float32), count),
                 trajectory.logprobs[trained],
-                np.full(count, 1 / trajectory.num_branches, np.float32),
+                np.full(count, sample.weight, np.float32),
                 trajectory.temperatures[trained],
                 trajectory.policy_versions[trained],
                 np.full(count, len(self.origins)),
@@ -165,6 +207,9 @@ class _Packer:
             num_trained_tokens=num_trained_tokens,
             origins=tuple(self.origins),
             support_TS=self._support([len(stream[0]) for stream in self.streams]),
+            rewards_T=np.concatenate(self.rewards).astype(np.float32) if self.rewards else None,
+            ends_S=np.array(self.ends) if self.rewards else None,
+            goes_on_S=np.array(self.goes_on) if self.rewards else None,
             **dict(zip(names, streams, strict=True)),
         )
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..environments import registered
 from ..environments.guess import nearest
@@ -21,17 +21,20 @@ from ..environments.importing import import_file
 from ..environments.registry import load_plugins
 from ..policies.presets import PRESETS
 from ..policies.tokenizer import CONTROL_TOKENS
+from .algorithms import ALGORITHMS, AnyAlgorithm
+from .algorithms.dapo import DAPO
+from .algorithms.grpo import GRPO
+from .importance import Correction
+from .kl import KLPenalty
+from .section import Section
+from .shaping import Shaping
 
 
 class ConfigError(ValueError):
     """A configuration that cannot run, in words for the person who wrote it."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class EnvironmentConfig(_Section):
+class EnvironmentConfig(Section):
     """One environment of the mixture."""
 
     id: str
@@ -42,6 +45,8 @@ class EnvironmentConfig(_Section):
     reasoning_budgets: tuple[int | Literal["unlimited", "low"], ...] = ()
     """Budgets in tokens that training samples from; 0 is reasoning off, "low" asks for low effort without a limit. Empty: the
     environment's own."""
+    algorithm: AnyAlgorithm | None = None
+    """What it is learnt by, in place of the run's [algorithm]."""
 
     @model_validator(mode="after")
     def _known(self) -> EnvironmentConfig:
@@ -56,7 +61,7 @@ class EnvironmentConfig(_Section):
         return self
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(Section):
     """The policy to raise: a preset's shape from scratch, or a policy folder to go on from."""
 
     preset: str = "tiny-1m"
@@ -73,7 +78,7 @@ class PolicyConfig(_Section):
         return self
 
 
-class SFTConfig(_Section):
+class SFTConfig(Section):
     """The warm start: supervised fine-tuning on demonstrations. 0 steps leave it out."""
 
     steps: int = Field(default=300, ge=0)
@@ -93,23 +98,26 @@ class SFTConfig(_Section):
     """Of the loss that draws routers towards even loads, beside the bias; 1e-4 in pretraining."""
 
 
-class GRPOConfig(_Section):
-    """Group-relative policy optimisation. 0 steps leave it out."""
+class RLConfig(Section):
+    """Reinforcement learning, whatever the algorithm. 0 steps leave it out."""
 
     steps: int = Field(default=200, ge=0)
     prompts_per_step: int = Field(default=20, ge=1)
-    group_size: int = 12
+    group_size: int = Field(default=12, ge=1)
     updates_per_step: int = Field(default=2, ge=1)
     """Optimizer steps for each step's groups, each on its own share of them."""
     learning_rate: float = Field(default=3e-4, gt=0)
     decay_share: float = Field(default=0.3, ge=0, le=1)
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
-    clip_high: float = Field(default=0.28, gt=0)
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=0, ge=0)
     """Sample among this many most likely tokens; 0: among all. Each token's support is recorded and replayed in the loss."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Sample among the most likely tokens that together reach this probability; recorded and replayed likewise."""
+    old_policy: Literal["rollout", "learner"] = "rollout"
+    """Whose log-probabilities a ratio is against: those that sampled, or the learner's before the step's first update. The second is
+    for rollouts of older weights or of another engine: [correction] then weighs how far apart the two are."""
+    entropy_share: float = Field(default=1.0, gt=0, le=1)
+    """Train only this share of a step's tokens, those of the highest entropy (https://arxiv.org/abs/2506.01939)."""
     replay_routes: bool = True
     """The learner sends tokens to the experts that the rollout chose. Off, its own choice may differ, and the loss is of another
     policy than the one that sampled."""
@@ -119,18 +127,13 @@ class GRPOConfig(_Section):
     """How many steps rollouts may run ahead of the weights; 0 is synchronous and bit-reproducible."""
 
     @model_validator(mode="after")
-    def _checks(self) -> GRPOConfig:
-        if self.group_size < 2:
-            raise ValueError(
-                f"group_size must be at least 2 (an advantage compares rollouts of one prompt with each other), got "
-                f"{self.group_size}"
-            )
+    def _checks(self) -> RLConfig:
         if self.lookahead != 0:
             raise ValueError(f"lookahead is 0 for now (synchronous training), got {self.lookahead}")
         return self
 
 
-class CurriculumSection(_Section):
+class CurriculumSection(Section):
     """Draw tasks around a pass rate that moves from easy to hard (environments/curriculum.py)."""
 
     enabled: bool = False
@@ -142,7 +145,7 @@ class CurriculumSection(_Section):
     min_tries: int = Field(default=12, ge=1)
 
 
-class GenerationConfig(_Section):
+class GenerationConfig(Section):
     """How completions are sampled."""
 
     max_new_tokens: int = Field(default=96, ge=1)
@@ -155,7 +158,7 @@ class GenerationConfig(_Section):
     micro_batch_tokens: int = Field(default=8192, ge=64)
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """Held-out evaluation before and after GRPO."""
 
     num_tasks: int = Field(default=256, ge=0)
@@ -163,7 +166,7 @@ class EvaluationConfig(_Section):
     split: Literal["validation", "test"] = "test"
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run."""
 
     name: str = "run"
@@ -179,7 +182,11 @@ class RunConfig(_Section):
     environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
     policy: PolicyConfig = PolicyConfig()
     sft: SFTConfig = SFTConfig()
-    grpo: GRPOConfig = GRPOConfig()
+    rl: RLConfig = RLConfig()
+    algorithm: AnyAlgorithm = GRPO()
+    correction: Correction = Correction()
+    kl: KLPenalty = KLPenalty()
+    shaping: Shaping = Shaping()
     curriculum: CurriculumSection = CurriculumSection()
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -205,17 +212,57 @@ class RunConfig(_Section):
                         f"the reasoning budget {budget} of {env.id} does not fit: with its closing and an answer it needs "
                         f"generation.max_new_tokens of at least {needed}, got {generation.max_new_tokens}"
                     )
-        if self.grpo.steps and self.grpo.prompts_per_step < len(ids):
-            raise ValueError(
-                f"grpo.prompts_per_step ({self.grpo.prompts_per_step}) must be at least the number of environments "
-                f"({len(ids)}), so that each step trains on all of them"
-            )
-        if self.grpo.updates_per_step > self.grpo.prompts_per_step:
-            raise ValueError(
-                f"grpo.updates_per_step ({self.grpo.updates_per_step}) cannot exceed grpo.prompts_per_step "
-                f"({self.grpo.prompts_per_step})"
-            )
+        self._rl_fits(ids)
         return self
+
+    def _rl_fits(self, ids: list[str]) -> None:
+        rl = self.rl
+        if rl.steps and rl.prompts_per_step < len(ids):
+            raise ValueError(
+                f"rl.prompts_per_step ({rl.prompts_per_step}) must be at least the number of environments ({len(ids)}), so that each "
+                f"step trains on all of them"
+            )
+        if rl.updates_per_step > rl.prompts_per_step:
+            raise ValueError(
+                f"rl.updates_per_step ({rl.updates_per_step}) cannot exceed rl.prompts_per_step ({rl.prompts_per_step})"
+            )
+        relative = [a.name for a in self.algorithms.values() if a.name not in ("ppo", "reinforce_pp")]
+        if relative and rl.group_size < 2:
+            raise ValueError(
+                f"rl.group_size must be at least 2 for {relative[0]} (an advantage compares rollouts of one prompt with each other), got "
+                f"{rl.group_size}"
+            )
+        if self.correction.kind != "off" and rl.old_policy == "rollout":
+            raise ValueError(
+                f'correction.kind is {self.correction.kind!r}, but with rl.old_policy = "rollout" there is nothing to correct: set '
+                f'rl.old_policy = "learner"'
+            )
+        buffer, limit = self.shaping.overlong_buffer, self.generation.max_new_tokens
+        if buffer >= limit:
+            raise ValueError(
+                f"shaping.overlong_buffer ({buffer}) must be below generation.max_new_tokens ({limit}), whose last tokens it is"
+            )
+
+    @property
+    def algorithms(self) -> dict[str, AnyAlgorithm]:
+        """The run's algorithm under the empty name, and those of environments that have their own."""
+        own = {env.id: env.algorithm for env in self.environments if env.algorithm is not None}
+        return {"": self.algorithm, **own}
+
+    @property
+    def refills(self) -> int:
+        """How many times a step replaces groups that agree."""
+        return max((a.refills for a in self.algorithms.values() if isinstance(a, DAPO)), default=0)
+
+    def algorithm_of(self, env_id: str) -> str:
+        """The name in `algorithms` of an environment's."""
+        return env_id if env_id in self.algorithms else ""
+
+
+RENAMED = {
+    "grpo": "it is [rl] now, and clip_low and clip_high are settings of [algorithm]",
+}
+"""Settings of old, and where they went."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -250,15 +297,14 @@ def load_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['unlimited']"))
+    skipped = ("int", "literal['unlimited']", *(a for a in ALGORITHMS if a in problem["loc"][1:]))
+    where = ".".join(str(part) for part in problem["loc"] if part not in skipped)
+    if problem["type"] == "union_tag_invalid":
+        return f"{where}: no algorithm named {problem['ctx']['tag']!r}. {nearest(problem['ctx']['tag'], ALGORITHMS)}"
     if problem["type"] == "extra_forbidden":
-        section: Any = RunConfig
-        for part in problem["loc"][:-1]:
-            if isinstance(part, int):
-                continue
-            annotation = section.model_fields[part].annotation
-            section = annotation if isinstance(annotation, type) else annotation.__args__[0]
-        key = str(problem["loc"][-1])
+        key, section = str(problem["loc"][-1]), _section_of(problem["loc"][:-1])
+        if key in RENAMED and section is RunConfig:
+            return f"{where}: no such setting: {RENAMED[key]}"
         close = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(section.model_fields)}."
         return f"{where}: no such setting. {hint}"
@@ -267,3 +313,17 @@ def _explain(problem: Any) -> str:
         return f"{where}: {message}" if where else message
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where}: {message}, got {problem['input']!r}"
+
+
+def _section_of(place: Sequence[Any]) -> type[Section]:
+    """The section that a place in the configuration is of."""
+    section: Any = RunConfig
+    for part in place:
+        if part in ALGORITHMS and section is not RunConfig:
+            section = ALGORITHMS[part]
+        elif not isinstance(part, int) and part in section.model_fields and part != "algorithm":
+            annotation: Any = section.model_fields[part].annotation
+            section = annotation if isinstance(annotation, type) else annotation.__args__[0]
+        elif part == "algorithm":
+            section = Section
+    return section  # type: ignore[no-any-return]

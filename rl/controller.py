@@ -10,6 +10,7 @@ of (cursor, versions, weights, optimizer) therefore resumes a synchronous run bi
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import signal
 import time
@@ -23,12 +24,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from ..environments import Curriculum, CurriculumConfig, Env, EnvironmentFault, Mixture
+from ..environments import Env
 from ..policies import (
     HybridModel,
     NativeEngine,
     Policy,
-    Renderer,
     Tokenizer,
     load_policy,
     make_engine,
@@ -38,22 +38,26 @@ from ..policies import (
     weights_hash,
 )
 from ..policies.sampling import stream_seed
-from .batch import Sample, TrainBatch, micro_batches, pack, total_weight
+from .admission import Admission, Prompt
+from .algorithms.ppo import PPO
+from .batch import TrainBatch
 from .config import EnvironmentConfig, RunConfig
-from .demonstrations import demonstrate, training_text
+from .critic import Critic
+from .demonstrations import training_text
 from .display import Display
 from .evaluation import Score, evaluate
-from .learner import Learner, PolicyLoss, RouterTraining, StepMetrics, negative_log_likelihood
+from .learner import Learner, RouterTraining, StepMetrics
 from .metrics import environment_row
 from .mismatch import MismatchMonitor
 from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
-from .runner import Budget, EnvironmentPool, RolloutSpec, effort_of, limit_of, rollout
-from .scoring import score_group
-from .tasks import task_seed
+from .runner import Budget, EnvironmentPool, rollout
+from .scoring import informative
 from .trajectory import Group
+from .update import PolicyUpdate
+from .warm_start import decayed, warm_start
 
-PHASES = ("sft", "grpo", "done")
+PHASES = ("sft", "rl", "done")
 TOKENIZER_EPISODES = 300
 
 
@@ -73,11 +77,8 @@ class State:
     step: int = 0
     """Steps of the phase that are done."""
     policy_version: int = 0
-    cursor: dict[str, int] = field(default_factory=dict)
-    """How many training tasks of each environment were drawn."""
-    mixture: dict[str, str] = field(default_factory=dict)
-    """What each environment is still owed of the batches."""
-    curriculum: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    """What admission has drawn (admission.py)."""
     counts: dict[str, float] = field(default_factory=dict)
     """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, the largest mismatch."""
 
@@ -94,11 +95,12 @@ class Controller:
         self.monitor = MismatchMonitor()
         self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
-        self.state = State(cursor={env_id: 0 for env_id in self.envs})
-        self.mixture = Mixture({env.id: env.weight for env in config.environments}, at_least=1)
-        self.curriculum = _curriculum(config)
+        self.state = State()
+        self.admission = Admission(config, self.envs)
         self.policy: Policy
         self.learner: Learner
+        self.critic: Critic | None = None
+        self.reference: HybridModel | None = None
         self._stop: int | None = None
 
     # The whole run.
@@ -108,10 +110,10 @@ class Controller:
         with self._signals():
             self._prepare()
             if self.state.phase == "sft":
-                self._warm_start()
-                self._enter("grpo")
-            if self.state.phase == "grpo":
-                if self.config.grpo.steps:
+                warm_start(self)
+                self._enter("rl")
+            if self.state.phase == "rl":
+                if self.config.rl.steps:
                     self._evaluate("before")
                     asyncio.run(self._reinforce())
                     self.folder.write_json("mismatch.json", self.monitor.report())
@@ -139,14 +141,15 @@ class Controller:
         for line in aside:
             self.display.console.print(f"[yellow]{line}[/]")
         self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
-        if self.state.mixture:
-            self.mixture.load_state_dict(self.state.mixture)
-        if self.curriculum is not None and self.state.curriculum:
-            self.curriculum.load_state_dict(self.state.curriculum)
+        self.admission.load_state(self.state.data)
         self.policy = load_policy(path)
         self.policy.model.exact = self.config.policy.exact_replay
         self.learner = self._new_learner()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
+        if self.critic is not None:
+            self.critic.load_state(safetensors.torch.load_file(path / "critic.safetensors"))
+        if self.reference is not None:
+            self.reference.load_state_dict(safetensors.torch.load_file(path / "reference.safetensors"))
         self.folder.forget_after(self.state.phase, self.state.step, PHASES)
 
     def _new_policy(self) -> Policy:
@@ -164,12 +167,16 @@ class Controller:
             sft = self.config.sft
             routers = RouterTraining(weights=True, bias_rate=sft.balance_rate, aux_loss=sft.aux_loss)
             return Learner(self.policy.model, optimizer="muon", lr=sft.learning_rate, routers=routers)
-        grpo = self.config.grpo
-        routers = RouterTraining(bias_rate=grpo.balance_rate)
-        return Learner(self.policy.model, optimizer="adamw", lr=grpo.learning_rate, routers=routers)
+        rl, model = self.config.rl, self.policy.model
+        chosen = [algorithm for algorithm in self.config.algorithms.values() if isinstance(algorithm, PPO)]
+        if chosen and self.state.phase == "rl":
+            self.critic = Critic(model, lr=chosen[0].critic_learning_rate, value_clip=chosen[0].value_clip)
+        if self.config.kl.coefficient and self.state.phase == "rl":
+            self.reference = copy.deepcopy(model).requires_grad_(False)
+        return Learner(model, optimizer="adamw", lr=rl.learning_rate, routers=RouterTraining(bias_rate=rl.balance_rate))
 
     def _enter(self, phase: str) -> None:
-        if phase == "grpo" and self.config.sft.steps:
+        if phase == "rl" and self.config.sft.steps:
             write_folder(self.folder.path / "policy-sft", policy_files(self.policy))
         self.state.phase, self.state.step = phase, 0
         self.learner = self._new_learner()
@@ -177,16 +184,19 @@ class Controller:
 
     def _save(self) -> None:
         state = self.state
-        state.mixture = self.mixture.state_dict()
-        state.curriculum = self.curriculum.state_dict() if self.curriculum else {}
+        state.data = self.admission.state()
         number = PHASES.index(state.phase) * 1_000_000 + state.step
         files = {**policy_files(self.policy), "optimizer.safetensors": safetensors.torch.save(self.learner.state())}
+        if self.critic is not None:
+            files["critic.safetensors"] = safetensors.torch.save(self.critic.state())
+        if self.reference is not None:
+            files["reference.safetensors"] = safetensors.torch.save(self.reference.state_dict())
         self.folder.save_checkpoint(f"{number:07d}-{state.phase}", files, asdict(state))
 
-    def _after_step(self, total: int) -> None:
+    def after_step(self, total: int) -> None:
         """Save when it is time, and at once when a signal came."""
         if self._stop is not None or self.state.step % self.config.checkpoint_every == 0 or self.state.step == total:
-            with self._timed("save"):
+            with self.timed("save"):
                 self._save()
         if self._stop is not None:
             raise Interrupted(self._stop)
@@ -212,159 +222,84 @@ class Controller:
                 signal.signal(number, handler)
 
     @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
+    def timed(self, part: str) -> Iterator[None]:
         start = time.monotonic()
         try:
             yield
         finally:
             self.state.add(**{f"seconds_{self.state.phase}_{part}": time.monotonic() - start})
 
-    # The warm start.
-
-    def _warm_start(self) -> None:
-        config, state = self.config.sft, self.state
-        renderer = make_renderer(self.policy)
-        names = list(self.envs)
-        with self.display.phase("Warm start (SFT)", config.steps, state.step) as phase:
-            while state.step < config.steps:
-                with self._timed("data"):
-                    env_ids = [names[i % len(names)] for i in range(-(-config.batch_size // config.takes_per_task))]
-                    groups = [found for env_id in env_ids if (found := self._demonstrations(env_id, renderer))]
-                    weight = total_weight(sample for group in groups for sample in group)
-                    batches = [
-                        pack(part, weight, with_routes=False)
-                        for part in micro_batches(groups, self.config.generation.micro_batch_tokens)
-                    ]
-                with self._timed("learn"):
-                    scale = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
-                    scale *= _decay(state.step, config.steps, config.decay_share)
-                    metrics = self.learner.step(batches, negative_log_likelihood, lr_scale=scale)
-                self._guard(metrics)
-                state.step += 1
-                figures = {key: getattr(metrics, key) for key in ("loss", "grad_norm", "max_violation", "idle_experts")}
-                self.folder.log({"phase": "sft", "step": state.step - 1, **figures})
-                phase.advance(f"loss {metrics.loss:.3f}")
-                self._after_step(config.steps)
-
-    def _demonstrations(self, env_id: str, renderer: Renderer) -> list[Sample]:
-        """The demonstrations of the next task of an environment; none where the environment failed."""
-        env, config, seed = self.envs[env_id], self.config.sft, self._next_task(env_id)
-        budgets = self.budgets(env_id)
-        budget = budgets[seed % len(budgets)]
-        try:
-            played = [
-                demonstrate(
-                    env,
-                    env_id,
-                    seed,
-                    renderer,
-                    by=config.by,
-                    budgets=(limit_of(budget),),
-                    cut_share=config.cut_share,
-                    take=take,
-                )
-                for take in range(config.takes_per_task)
-            ]
-        except EnvironmentFault:
-            self.state.add(left_out=1)
-            return []
-        return [Sample(trajectory, 1.0) for trajectory in played]
-
     # Reinforcement.
 
     async def _reinforce(self) -> None:
-        config, state = self.config.grpo, self.state
+        config, state = self.config.rl, self.state
         async with self._engine(config.prompts_per_step * config.group_size) as engine:
-            with self.display.phase("GRPO", config.steps, state.step) as phase:
+            with self.display.phase(self.config.algorithm.label.upper(), config.steps, state.step) as phase:
                 while state.step < config.steps:
                     before = engine.metrics.to_dict()
-                    with self._timed("roll_out"):
+                    with self.timed("roll_out"):
                         groups = await self._roll_out(engine)
-                    with self._timed("learn"):
+                    with self.timed("learn"):
                         steps = self._learn(groups)
                     engine.load_weights(self.policy.model.state_dict(), state.policy_version)
                     state.step += 1
                     model_s = engine.metrics.model_s - before["model_s"] + sum(m.model_s for m in steps)
                     state.add(
                         sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"],
-                        seconds_grpo_model=model_s,
+                        seconds_rl_model=model_s,
                     )
                     rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
                     self._log_step(rows, steps)
                     mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
                     phase.advance(f"mean reward {mean:.2f}", rows)
-                    self._after_step(config.steps)
+                    self.after_step(config.steps)
 
     async def _roll_out(self, engine: NativeEngine) -> list[Group]:
-        """The groups of one step. Rollouts that faulted are left out of theirs; fewer than two left drop the group."""
-        config, step = self.config.grpo, self.state.step
+        """The groups of one step. Where the algorithm says so, prompts whose groups agree are replaced by new ones."""
+        config, step = self.config.rl, self.state.step
+        groups = await self._groups(engine, self.admission.prompts(step, config.prompts_per_step))
+        for _ in range(self.config.refills):
+            lacking = config.prompts_per_step - sum(informative(group) for group in groups)
+            if lacking <= 0:
+                break
+            groups += await self._groups(engine, self.admission.prompts(step, lacking, first=len(groups)))
+        return groups
+
+    async def _groups(self, engine: NativeEngine, prompts: list[Prompt]) -> list[Group]:
+        """A group for each prompt. Rollouts that faulted are left out of theirs."""
         renderer = make_renderer(self.policy)
-        specs: list[list[RolloutSpec]] = []
-        prompts = self._prompts()
-        for number, (env_id, _, seed) in enumerate(prompts):
-            budgets = self.budgets(env_id)
-            budget = budgets[stream_seed(self.config.seed, "budget", step, number) % len(budgets)]
-            specs.append([])
-            for index in range(config.group_size):
-                specs[-1].append(
-                    RolloutSpec(
-                        env_id=env_id,
-                        task_seed=seed,
-                        group=number,
-                        rollout=index,
-                        seed=stream_seed(self.config.seed, env_id, seed, step, number, index),
-                        temperature=config.temperature,
-                        max_new_tokens=self.config.generation.max_new_tokens,
-                        budget=limit_of(budget),
-                        grace=self.config.generation.budget_grace,
-                        effort=effort_of(budget),
-                        top_k=config.top_k,
-                        top_p=config.top_p,
-                    )
-                )
-        played = await asyncio.gather(
-            *(rollout(self.pools[s.env_id], engine, renderer, s) for group in specs for s in group)
+        specs = [self.admission.specs(prompt) for prompt in prompts]
+        played = iter(
+            await asyncio.gather(
+                *(rollout(self.pools[s.env_id], engine, renderer, s) for group in specs for s in group)
+            )
         )
         groups = []
-        for number in range(len(specs)):
-            rollouts = played[number * config.group_size : (number + 1) * config.group_size]
-            env_id, task_number, seed = prompts[number]
-            group = Group.of(env_id, seed, number, rollouts)
-            if self.curriculum is not None:
-                self.curriculum.update(env_id, task_number, [bool(reward >= 0.5) for reward in group.rewards])
+        for prompt, rows in zip(prompts, specs, strict=True):
+            group = Group.of(prompt.env_id, prompt.task_seed, prompt.number, [next(played) for _ in rows])
+            self.admission.observe(prompt, group)
             groups.append(group)
         return groups
 
     def _learn(self, groups: list[Group]) -> list[StepMetrics]:
-        """The optimizer steps of one step's groups. Groups without differences are left out of loss and denominators."""
-        config, state = self.config.grpo, self.state
-        scored = [samples for group in groups if (samples := score_group(group))]
-        order = np.random.default_rng(stream_seed(self.config.seed, "order", state.step)).permutation(len(scored))
-        steps = []
-        for part in np.array_split(order, config.updates_per_step):
-            chosen = [scored[i] for i in part]
-            if not chosen:
-                continue
-            fresh = -1 if steps else state.policy_version  # after one update no weights are those that sampled
-            weight = total_weight(sample for samples in chosen for sample in samples)
-            batches = [
-                pack(part, weight, with_routes=config.replay_routes)
-                for part in micro_batches(chosen, self.config.generation.micro_batch_tokens)
-            ]
-            metrics = self.learner.step(
-                batches,
-                PolicyLoss(config.clip_low, config.clip_high),
-                lr_scale=_decay(state.step, config.steps, config.decay_share),
-                observe=partial(self._observe, fresh),
-            )
-            self._guard(metrics)
-            steps.append(metrics)
+        """The optimizer steps of one step's groups."""
+        config, state = self.config.rl, self.state
+        update = PolicyUpdate(self.config, self.learner, self.critic, self.reference)
+        steps = update(
+            groups,
+            seed=stream_seed(self.config.seed, "order", state.step),
+            lr_scale=decayed(state.step, config.steps, config.decay_share),
+            observe=self._observe,
+        )
+        for metrics in steps:
+            self.guard(metrics)
         state.policy_version += 1
         return steps
 
-    def _observe(self, version: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:
+    def _observe(self, update: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:
         """Show the monitor a batch; a new alarm is told at once and kept in the run folder."""
         known = len(self.monitor.alarms)
+        version = -1 if update else self.state.policy_version  # after one update no weights are those that sampled
         self.monitor.observe(batch, logprobs_T, version, partial(self.learner.live_routes, batch))
         for alarm in list(self.monitor.alarms.values())[known:]:
             self.display.console.print(f"[yellow]engine and learner differ[/] {alarm}", highlight=False)
@@ -375,7 +310,7 @@ class Controller:
         mismatch = self.monitor.step_figures()
         state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), mismatch["max"])
         record: dict[str, Any] = {
-            "phase": "grpo",
+            "phase": "rl",
             "step": state.step - 1,
             "policy_version": state.policy_version,
             "environments": {env_id: {k: round(v, 6) for k, v in row.items()} for env_id, row in rows.items()},
@@ -397,7 +332,7 @@ class Controller:
             )
         self.folder.log(record)
 
-    def _guard(self, metrics: StepMetrics) -> None:
+    def guard(self, metrics: StepMetrics) -> None:
         if metrics.skipped:
             self.state.add(skipped_steps=1)
             if self.state.counts["skipped_steps"] >= 10:
@@ -410,7 +345,7 @@ class Controller:
         name, config = f"evaluation-{when}.json", self.config.evaluation
         if not config.num_tasks or self.folder.read_json(name) is not None:
             return
-        with self._timed(f"evaluate_{when}"):
+        with self.timed(f"evaluate_{when}"):
             scores: list[Score] = []
             total = 2 * config.num_tasks * len(self.envs)
             with self.display.phase(f"Held-out, {when}", total) as phase:
@@ -429,7 +364,7 @@ class Controller:
                 num_tasks=self.config.evaluation.num_tasks,
                 temperature=temperature,
                 max_new_tokens=self.config.generation.max_new_tokens,
-                budgets={env_id: evaluation_budget(self.budgets(env_id)) for env_id in self.envs},
+                budgets={env_id: evaluation_budget(self.admission.budgets(env_id)) for env_id in self.envs},
                 grace=self.config.generation.budget_grace,
                 on_episode=on_episode,
             )
@@ -442,32 +377,6 @@ class Controller:
         engine.policy_version = self.state.policy_version
         return engine
 
-    def budgets(self, env_id: str) -> tuple[Budget, ...]:
-        """The reasoning budgets that an environment's training samples from."""
-        config = next(env for env in self.config.environments if env.id == env_id)
-        declared: tuple[Budget, ...] = tuple(None if b == "unlimited" else b for b in config.reasoning_budgets)
-        return declared or self.envs[env_id].limits.reasoning_budgets
-
-    def _next_task(self, env_id: str) -> int:
-        number = self.state.cursor[env_id]
-        self.state.cursor[env_id] = number + 1
-        return self._task_seed(env_id, number)
-
-    def _task_seed(self, env_id: str, number: int) -> int:
-        return task_seed(self.envs[env_id], env_id, "train", number, self.config.seed)
-
-    def _prompts(self) -> list[tuple[str, int, int]]:
-        """The prompts of this step: environment, the task's number in the curriculum (or -1), and its seed."""
-        prompts, step = [], self.state.step
-        for env_id, count in self.mixture.allot(self.config.grpo.prompts_per_step).items():
-            if self.curriculum is None:
-                prompts += [(env_id, -1, self._next_task(env_id)) for _ in range(count)]
-                continue
-            rng = np.random.default_rng(stream_seed(self.config.seed, "curriculum", env_id, step))
-            numbers = self.curriculum.draw(env_id, step, count, rng)
-            prompts += [(env_id, number, self._task_seed(env_id, number)) for number in numbers]
-        return prompts
-
     @property
     def weights_hash(self) -> str:
         return weights_hash(self.policy.model.state_dict())
@@ -479,21 +388,8 @@ def evaluation_budget(budgets: tuple[Budget, ...]) -> Budget:
     return None if None in budgets else max(limits) if limits else "low"
 
 
-def _curriculum(config: RunConfig) -> Curriculum | None:
-    chosen = config.curriculum
-    if not chosen.enabled:
-        return None
-    values = chosen.model_dump(exclude={"enabled"})
-    return Curriculum([env.id for env in config.environments], config.grpo.steps, CurriculumConfig(**values))
-
-
 def _maker(env: EnvironmentConfig) -> Any:
     return lambda: make_environment(env)
-
-
-def _decay(step: int, total: int, share: float) -> float:
-    """1, then linearly down to 0 over the last share of the steps."""
-    return min(1.0, (total - step) / max(share * total, 1e-9))
 
 
 def resume_config(folder: RunFolder) -> dict[str, Any]:

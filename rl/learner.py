@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,9 @@ from ..kernels.router import balance_loss
 from ..policies.balance import ExpertLoads
 from ..policies.hybrid import HybridModel
 from .batch import TrainBatch
-from .losses import clipped_surrogate, token_mean_loss
 from .muon import Muon
-
-Loss = Callable[[Tensor, "Streams"], Tensor]
-"""Of the log-probabilities [T] of trained tokens."""
+from .optimizer import load_optimizer_state, optimizer_state
+from .policy_loss import Loss, Streams, negative_log_likelihood
 
 
 @dataclass(frozen=True)
@@ -41,46 +38,6 @@ class RouterTraining:
     aux_loss: float = 0.0
     """Of the loss that draws scores towards even loads (kernels/router.py); 1e-4 in pretraining. It is each micro-batch's own, at
     the share of its tokens."""
-
-
-@dataclass(frozen=True)
-class Streams:
-    """A TrainBatch's per-token streams as tensors."""
-
-    advantages_T: Tensor
-    rollout_logprobs_T: Tensor
-    weights_T: Tensor
-    num_trained_tokens: float
-
-    @staticmethod
-    def of(batch: TrainBatch, dtype: torch.dtype) -> Streams:
-        to = lambda array: torch.from_numpy(array).to(dtype)  # noqa: E731
-        return Streams(
-            to(batch.advantages_T), to(batch.rollout_logprobs_T), to(batch.weights_T), batch.num_trained_tokens
-        )
-
-
-def negative_log_likelihood(logprobs_T: Tensor, streams: Streams) -> Tensor:
-    """The loss of supervised fine-tuning. Each token's coefficient is known beforehand, so the head takes one pass."""
-    return token_mean_loss(logprobs_T, streams.weights_T, num_trained_tokens=streams.num_trained_tokens)
-
-
-@dataclass(frozen=True)
-class PolicyLoss:
-    """GRPO's clipped surrogate; the rollout's logprobs are the old ones, since engine and learner agree (law 3)."""
-
-    clip_low: float
-    clip_high: float
-
-    def __call__(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
-        objective_T = clipped_surrogate(
-            logprobs_T,
-            streams.rollout_logprobs_T,
-            streams.advantages_T,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-        )
-        return token_mean_loss(objective_T, streams.weights_T, num_trained_tokens=streams.num_trained_tokens)
 
 
 @dataclass
@@ -134,24 +91,12 @@ class Learner:
 
     def logprobs(self, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability and entropy of each trained token [T], and the routes taken [N, E, K]."""
-        hidden_Td, routes_NEK = self._hidden(batch)
-        return *self.model.logprobs(hidden_Td, *_targets(batch, hidden_Td)), routes_NEK
-
-    def _hidden(self, batch: TrainBatch, scores: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Hidden states of the tokens that predict [T, d], and the routes of all."""
-        config = self.model.config
-        packing = Packing.build(
-            batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel
-        )
-        routes = None if batch.routes_NEK is None else torch.from_numpy(batch.routes_NEK)
-        ids_N = torch.from_numpy(batch.token_ids_N)
-        hidden_Nd, routes_NEK = self.model(ids_N, packing, routes_NEK=routes, scores=scores)
-        return hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T)), routes_NEK
+        return token_logprobs(self.model, batch)
 
     def _score(self, batch: TrainBatch, loss: Loss, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The loss, log-probabilities and entropies of a batch with `share` of a step's tokens, and its routes."""
         scores: list[Tensor] | None = [] if self.routers.aux_loss else None
-        hidden_Td, routes_NEK = self._hidden(batch, scores)
+        hidden_Td, routes_NEK = hidden_states(self.model, batch, scores)
         targets, streams = _targets(batch, hidden_Td), Streams.of(batch, hidden_Td.dtype)
         if loss is negative_log_likelihood:
             coefficients_T = -streams.weights_T / streams.num_trained_tokens
@@ -165,6 +110,10 @@ class Learner:
             uneven = [balance_loss(scores_NE, routes_NEK[:, layer]) for layer, scores_NE in enumerate(scores)]
             value = value + self.routers.aux_loss * share * torch.stack(uneven).mean()
         return value, logprobs_T, entropy_T, routes_NEK
+
+    def score(self, batch: TrainBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probability and entropy of each trained token [T] by the present weights, without gradient."""
+        return score(self.model, batch)
 
     @torch.no_grad()
     def live_routes(self, batch: TrainBatch) -> np.ndarray:
@@ -214,24 +163,36 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """The optimizers' state as named tensors; the weights are the model's own."""
-        tensors: dict[str, Tensor] = {}
-        for index, optimizer in enumerate(self.optimizers):
-            for number, values in optimizer.state_dict()["state"].items():
-                for key, value in values.items():
-                    tensors[f"{index}.{number}.{key}"] = value
-        return tensors
+        return optimizer_state(self.optimizers)
 
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for index, optimizer in enumerate(self.optimizers):
-            state: dict[int, dict[str, Any]] = {}
-            for name, tensor in tensors.items():
-                place, number, key = name.split(".", 2)
-                if int(place) == index:
-                    state.setdefault(int(number), {})[key] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        load_optimizer_state(self.optimizers, tensors)
 
 
 def _targets(batch: TrainBatch, hidden_Td: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Targets, temperatures and supports of the trained tokens."""
     support_TS = None if batch.support_TS is None else torch.from_numpy(batch.support_TS)
     return torch.from_numpy(batch.targets_T), torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype), support_TS
+
+
+def hidden_states(model: HybridModel, batch: TrainBatch, scores: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Hidden states of the tokens that predict [T, d], and the routes of all. `scores` takes the routers' scores."""
+    config = model.config
+    packing = Packing.build(batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel)
+    routes = None if batch.routes_NEK is None else torch.from_numpy(batch.routes_NEK)
+    ids_N = torch.from_numpy(batch.token_ids_N)
+    hidden_Nd, routes_NEK = model(ids_N, packing, routes_NEK=routes, scores=scores)
+    return hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T)), routes_NEK
+
+
+def token_logprobs(model: HybridModel, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability and entropy of each trained token [T], and the routes taken [N, E, K]."""
+    hidden_Td, routes_NEK = hidden_states(model, batch)
+    return *model.logprobs(hidden_Td, *_targets(batch, hidden_Td)), routes_NEK
+
+
+@torch.no_grad()
+def score(model: HybridModel, batch: TrainBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability and entropy of each trained token [T], without gradient."""
+    logprobs_T, entropy_T, _ = token_logprobs(model, batch)
+    return logprobs_T.numpy(), entropy_T.numpy()

@@ -21,7 +21,7 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
     """The run's figures as plain values."""
     counts = state.counts
     seconds = {key.removeprefix("seconds_"): value for key, value in counts.items() if key.startswith("seconds_")}
-    step_s = sum(seconds.get(f"grpo_{part}", 0.0) for part in ("roll_out", "learn", "save"))
+    step_s = sum(seconds.get(f"rl_{part}", 0.0) for part in ("roll_out", "learn", "save"))
     before, after = folder.read_json("evaluation-before.json") or [], folder.read_json("evaluation-after.json") or []
     summary: dict[str, Any] = {
         "run": str(folder.path),
@@ -31,7 +31,7 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
         "seconds": {key: round(value, 1) for key, value in seconds.items()},
         "sampled_tokens": int(counts.get("sampled_tokens", 0)),
         "sampled_tokens_per_s": round(counts.get("sampled_tokens", 0) / step_s) if step_s else None,
-        "model_share_of_a_step": round(seconds.get("grpo_model", 0.0) / step_s, 3) if step_s else None,
+        "model_share_of_a_step": round(seconds.get("rl_model", 0.0) / step_s, 3) if step_s else None,
         "rollouts": int(counts.get("rollouts", 0)),
         "left_out": int(counts.get("left_out", 0)),
         "budget_violations": int(counts.get("budget_violations", 0)),
@@ -148,16 +148,16 @@ def draw(folder: RunFolder) -> Path | None:
     sft = [r for r in records if r["phase"] == "sft"]
     left.plot([r["step"] for r in sft], [r["loss"] for r in sft], color="black", linewidth=1)
     left.set(title="warm start: loss", xlabel="step", yscale="log" if sft else "linear")
-    grpo = [r for r in records if r["phase"] == "grpo"]
-    for env_id in sorted({env_id for r in grpo for env_id in r["environments"]}):
-        points = [(r["step"], r["environments"][env_id].get("reward")) for r in grpo if env_id in r["environments"]]
+    learnt = [r for r in records if r["phase"] == "rl"]
+    for env_id in sorted({env_id for r in learnt for env_id in r["environments"]}):
+        points = [(r["step"], r["environments"][env_id].get("reward")) for r in learnt if env_id in r["environments"]]
         points = [(step, reward) for step, reward in points if reward is not None]
         rewards = np.array([reward for _, reward in points])
         smooth = np.convolve(np.pad(rewards, 4, mode="edge"), np.ones(9) / 9, mode="valid")
         (line,) = right.plot([step for step, _ in points], smooth, label=env_id)
         right.plot([step for step, _ in points], rewards, color=line.get_color(), alpha=0.2, linewidth=0.7)
     right.set(title="GRPO: reward in training", xlabel="step", ylim=(0, 1.02))
-    if grpo:
+    if learnt:
         right.legend(frameon=False, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)

@@ -1,6 +1,6 @@
 """The run folder: a lock, the configuration, metrics, checkpoints. Every write is whole or not there at all.
 
-runs/NAME-001/  config.json  metrics.jsonl  evaluation-*.json  policy-sft/  policy/  checkpoints/000050-grpo/
+runs/NAME-001/  config.json  metrics.jsonl  evaluation-*.json  policy-sft/  policy/  checkpoints/1000050-rl/
 """
 
 from __future__ import annotations

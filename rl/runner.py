@@ -235,6 +235,7 @@ def _finish(env: Env, branches: list[_Branch], spec: RolloutSpec) -> tuple[Traje
             branch_of=branch.parent,
             branch_offset=branch.offset,
             num_branches=len(branches),
+            effort=spec.effort,
             messages=tuple(env.transcript),
         )
         for number, branch in enumerate(branches)

@@ -87,6 +87,8 @@ class Trajectory:
     branch_of: int | None = None
     branch_offset: int = 0
     num_branches: int = 1
+    effort: str = "full"
+    """`low` where little reasoning was asked for."""
     messages: tuple[Message, ...] = field(default=(), repr=False)
     schema_version: int = SCHEMA_VERSION
 

@@ -28,11 +28,11 @@ from swannery.rl import (
     micro_batches,
     pack,
     rollout,
-    score_group,
     total_weight,
 )  # fmt: skip
+from swannery.rl.algorithms.grpo import GRPO
 from swannery.rl.evaluation import budget_violations
-from swannery.rl.learner import Streams
+from swannery.rl.policy_loss import Streams
 from swannery.rl.trajectory import Group
 
 OURS = ("math/Arithmetic-v0", "tools/Calculator-v0", "chat/Guess-v0")
@@ -201,7 +201,7 @@ def test_law_4_invariance_to_micro_batch_packing_prefix_sharing_and_order(
         for part in parts:
             batch = pack(part, weight)
             logprobs, _, _ = learner.logprobs(batch)
-            value = PolicyLoss(0.2, 0.28)(logprobs, Streams.of(batch, dtype))
+            value = PolicyLoss({"": GRPO()})(logprobs, Streams.of(batch, dtype))
             value.backward()
             total += value.item()
         return total, torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
@@ -267,7 +267,7 @@ def test_law_5_no_fabricated_reward(policy: Policy) -> None:
     faults = tuple(b[0].outcome.reason for b in played if b[0].outcome.kind == "fault")
     group = Group(env_id="test/Flaky-v0", task_seed=0, number=0, rollouts=whole, faults=faults)
     assert set(group.rewards) <= {0.0, 1.0} and len(group.rewards) + len(faults) == 24
-    assert score_group(Group(env_id="x", task_seed=0, number=0, rollouts=whole[:1])) == []
+    assert GRPO().score([Group(env_id="x", task_seed=0, number=0, rollouts=whole[:1])]) == []
 
     envs = gymnasium.make_vec("test/Flaky-v0", 8)
     envs.reset(seed=0)
@@ -407,11 +407,11 @@ def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
 BAD = {
     "unknown verb": (["trian"], "", "Did you mean 'train'?"),
     "unknown environment": (["train", "c.toml"], '[[environments]]\nid = "math/Arithmatic-v0"', "Did you mean 'math/Arithmetic-v0'?"),
-    "misspelt key": (["train", "c.toml"], '[[environments]]\nid = "chat/Guess-v0"\n[grpo]\ngruop_size = 3', "Did you mean 'group_size'?"),
-    "misspelt option": (["train", "quickstart", "--grpo.gruop-size", "3"], "", "group-size"),
+    "misspelt key": (["train", "c.toml"], '[[environments]]\nid = "chat/Guess-v0"\n[rl]\ngruop_size = 3', "Did you mean 'group_size'?"),
+    "misspelt option": (["train", "quickstart", "--rl.gruop-size", "3"], "", "group-size"),
     "wrong type": (["train", "c.toml"], '[[environments]]\nid = "chat/Guess-v0"\n[sft]\nsteps = "many"', "sft.steps"),
     "not finite": (["train", "c.toml"], '[[environments]]\nid = "chat/Guess-v0"\n[sft]\nlearning_rate = nan', "sft.learning_rate"),
-    "group of one": (["train", "quickstart", "--grpo.group-size", "1"], "", "group_size must be at least 2"),
+    "group of one": (["train", "quickstart", "--rl.group-size", "1"], "", "group_size must be at least 2"),
     "budget too large": (["train", "quickstart", "--environments.0.reasoning-budgets", "4000"], "", "the reasoning budget 4000"),
     "context too small": (["train", "quickstart", "--generation.context-size", "64"], "", "must be below generation.context_size"),
     "misspelt environment option": (
@@ -459,7 +459,7 @@ def test_law_10_a_run_folder_that_exists_is_refused_and_left_alone(tmp_path: Pat
 def test_law_10_json_comes_last_off_a_terminal(tmp_path: Path) -> None:
     done = run_cli(
         "train", "quickstart", "--policy.preset", "tiny-100k", "--policy.vocab-size", "320", "--sft.steps", "1",
-        "--grpo.steps", "0", "--evaluation.num-tasks", "1", cwd=tmp_path,
+        "--rl.steps", "0", "--evaluation.num-tasks", "1", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["run"] == "runs/quickstart-001"

@@ -11,7 +11,8 @@ import pytest
 
 from swannery.environments import Env, State, Task, ToolCall, Turn, make, register, reward, tool
 from swannery.policies import ChatRenderer, GenerationRequest, GenerationResult, Policy, StopReason
-from swannery.rl import EnvironmentPool, RolloutSpec, Trajectory, rollout, score_group
+from swannery.rl import EnvironmentPool, RolloutSpec, Trajectory, rollout
+from swannery.rl.algorithms.grpo import GRPO
 from swannery.rl.trajectory import Group
 
 KINDS = {
@@ -198,7 +199,7 @@ def test_chaos_is_accounted_for_and_never_scored(policy: Policy, fates: list[tup
         assert len(group.rollouts) + len(group.faults) == GROUP_SIZE
         assert np.isfinite(group.rewards).all() and len(group.rewards) == len(group.rollouts)
         left_out.update(group.faults)
-        samples = score_group(group)
+        samples = [sample for samples in GRPO().score([group]) for sample in samples]
         assert abs(sum(sample.advantage for sample in samples)) < 1e-5
     faulted = sum(branches[0].outcome.kind == "fault" for branches in wild)
     assert sum(left_out.values()) == faulted > 20 and set(left_out) == set(KINDS.values())

@@ -18,12 +18,12 @@ from swannery.rl import (
     micro_batches,
     pack,
     rollout,
-    score_group,
     total_weight,
 )  # fmt: skip
+from swannery.rl.algorithms.grpo import GRPO
 from swannery.rl.demonstrations import training_text
-from swannery.rl.learner import negative_log_likelihood
 from swannery.rl.mismatch import MismatchMonitor
+from swannery.rl.policy_loss import negative_log_likelihood
 
 
 @register("test/Echo3-v0", reasoning_budgets=(0,))
@@ -79,11 +79,11 @@ def test_a_tiny_run_learns() -> None:
                     for g in range(8)
                 ]
                 means.append(float(np.mean([group.rewards.mean() for group in groups])))
-                scored = [samples for group in groups if (samples := score_group(group))]
+                scored = GRPO().score(groups)
                 weight = total_weight(sample for samples in scored for sample in samples)
                 batches = [pack(part, weight) for part in micro_batches(scored, 1024)]
                 watch = lambda batch, logprobs, version=step: monitor.observe(batch, logprobs, version)  # noqa: E731
-                learner.step(batches, PolicyLoss(0.2, 0.28), observe=watch)
+                learner.step(batches, PolicyLoss({"": GRPO()}), observe=watch)
                 engine.load_weights(policy.model.state_dict(), step + 1)
         return means
 

@@ -31,7 +31,7 @@ id = "chat/Guess-v0"
 [sft]
 steps = 6
 batch_size = 8
-[grpo]
+[rl]
 steps = 6
 prompts_per_step = 4
 group_size = 4
@@ -78,7 +78,7 @@ def test_law_7_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir(), killed.mkdir()
     whole = finish(start(undisturbed, "tiny.toml", "--output", "run"))
-    for phase, step in (("sft", 3), ("grpo", 2)):  # both between two checkpoints
+    for phase, step in (("sft", 3), ("rl", 2)):  # both between two checkpoints
         arguments = ("--resume", "run") if (killed / "run").exists() else ("tiny.toml", "--output", "run")
         process = start(killed, *arguments)
         wait_for(killed, phase, step)

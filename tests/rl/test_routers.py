@@ -9,7 +9,8 @@ import torch
 from swannery.environments import make
 from swannery.policies import ChatRenderer, GenerationRequest, Policy, make_engine
 from swannery.rl import Learner, RouterTraining, Sample, TrainBatch, demonstrate, pack, total_weight
-from swannery.rl.learner import PolicyLoss, Streams, negative_log_likelihood
+from swannery.rl.algorithms.grpo import GRPO
+from swannery.rl.policy_loss import PolicyLoss, Streams, negative_log_likelihood
 
 
 def demonstrations(policy: Policy, count: int = 6) -> list[list[Sample]]:
@@ -44,7 +45,7 @@ def test_one_pass_gives_the_gradients_of_two(policy: Policy) -> None:
 
 
 def test_reinforcement_leaves_routers_as_they_are_and_the_bias_is_an_option(policy: Policy) -> None:
-    batch, loss = packed(demonstrations(policy)), PolicyLoss(0.2, 0.28)
+    batch, loss = packed(demonstrations(policy)), PolicyLoss({"": GRPO()})
     weights = [moe.gate.weight.clone() for moe in policy.model.routers()]
     before = biases(policy)
     metrics = Learner(policy.model, optimizer="adamw", lr=1e-2).step([batch], loss)
