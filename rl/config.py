@@ -123,14 +123,11 @@ class RLConfig(Section):
     policy than the one that sampled."""
     balance_rate: float = Field(default=0.0, ge=0)
     """How far the routers' selection biases move each step, published with the weights; their weights stay as they are. 0: frozen."""
-    lookahead: int = 0
-    """How many steps rollouts may run ahead of the weights; 0 is synchronous and bit-reproducible."""
-
-    @model_validator(mode="after")
-    def _checks(self) -> RLConfig:
-        if self.lookahead != 0:
-            raise ValueError(f"lookahead is 0 for now (synchronous training), got {self.lookahead}")
-        return self
+    lookahead: int = Field(default=0, ge=0)
+    """How many steps a group may be older than the weights it trains. 0 is synchronous and bit-reproducible, 1 is one step off; rollouts
+    go on while the learner works, on `generation.num_slots` slots."""
+    in_flight: Literal["keep", "recompute"] = "keep"
+    """What becomes of a rollout under way when new weights arrive: it goes on from the state it has, or its state is computed anew."""
 
 
 class CurriculumSection(Section):

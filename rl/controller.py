@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from ..environments import Env
 from ..policies import (
     HybridModel,
     NativeEngine,
+    PauseMode,
     Policy,
+    Renderer,
     Tokenizer,
     load_policy,
     make_engine,
@@ -41,6 +43,7 @@ from ..policies.sampling import stream_seed
 from .admission import Admission, Prompt
 from .algorithms.ppo import PPO
 from .batch import TrainBatch
+from .buffer import GroupBuffer, Trained
 from .config import EnvironmentConfig, RunConfig
 from .critic import Critic
 from .demonstrations import training_text
@@ -77,6 +80,10 @@ class State:
     step: int = 0
     """Steps of the phase that are done."""
     policy_version: int = 0
+    admitted: int = 0
+    """Steps whose prompts were drawn."""
+    pending: list[list[Any]] = field(default_factory=list)
+    """Prompts that were admitted and not trained: rolled out anew after a resume."""
     data: dict[str, Any] = field(default_factory=dict)
     """What admission has drawn (admission.py)."""
     counts: dict[str, float] = field(default_factory=dict)
@@ -92,7 +99,7 @@ class Controller:
 
     def __init__(self, config: RunConfig, folder: RunFolder, display: Display) -> None:
         self.config, self.folder, self.display = config, folder, display
-        self.monitor = MismatchMonitor()
+        self.monitor = MismatchMonitor(stale_states=config.rl.lookahead > 0 and config.rl.in_flight == "keep")
         self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
         self.state = State()
@@ -232,54 +239,73 @@ class Controller:
     # Reinforcement.
 
     async def _reinforce(self) -> None:
+        """The one loop. How far rollouts run ahead of the weights is the buffer's lookahead, nothing else."""
         config, state = self.config.rl, self.state
-        async with self._engine(config.prompts_per_step * config.group_size) as engine:
-            with self.display.phase(self.config.algorithm.label.upper(), config.steps, state.step) as phase:
-                while state.step < config.steps:
-                    before = engine.metrics.to_dict()
-                    with self.timed("roll_out"):
-                        groups = await self._roll_out(engine)
-                    with self.timed("learn"):
-                        steps = self._learn(groups)
-                    engine.load_weights(self.policy.model.state_dict(), state.policy_version)
-                    state.step += 1
-                    model_s = engine.metrics.model_s - before["model_s"] + sum(m.model_s for m in steps)
-                    state.add(
-                        sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"],
-                        seconds_rl_model=model_s,
-                    )
-                    rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
-                    self._log_step(rows, steps)
-                    mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
-                    phase.advance(f"mean reward {mean:.2f}", rows)
-                    self.after_step(config.steps)
+        async with self._engine(config.prompts_per_step * config.group_size, ahead=config.lookahead > 0) as engine:
+            room = config.prompts_per_step
+            if config.lookahead:  # as many groups as the engine has slots for, and one to come
+                room = -(-self.config.generation.num_slots // config.group_size) + 1
+            play = partial(self._play, engine, make_renderer(self.policy))
+            buffer = GroupBuffer(play, lookahead=config.lookahead, room=room, version=state.policy_version)
+            buffer.admit([Prompt(*prompt) for prompt in state.pending])
+            try:
+                with self.display.phase(self.config.algorithm.label.upper(), config.steps, state.step) as phase:
+                    while state.step < config.steps:
+                        await self._one_step(engine, buffer, phase)
+                        self.after_step(config.steps)
+            finally:
+                await buffer.close()
 
-    async def _roll_out(self, engine: NativeEngine) -> list[Group]:
-        """The groups of one step. Where the algorithm says so, prompts whose groups agree are replaced by new ones."""
-        config, step = self.config.rl, self.state.step
-        groups = await self._groups(engine, self.admission.prompts(step, config.prompts_per_step))
+    async def _one_step(self, engine: NativeEngine, buffer: GroupBuffer, phase: Any) -> None:
+        config, state = self.config.rl, self.state
+        before = engine.metrics.to_dict()
+        with self.timed("roll_out"):
+            while state.admitted < min(state.step + config.lookahead + 1, config.steps):
+                buffer.admit(self.admission.prompts(state.admitted, config.prompts_per_step))
+                state.admitted += 1
+            taken = await buffer.take(config.prompts_per_step)
+            taken += await self._refilled(buffer, taken)
+        for one in taken:
+            self.admission.observe(one.prompt, one.group)
+        groups = [one.group for one in taken]
+        with self.timed("learn"):
+            steps = await asyncio.to_thread(self._learn, groups) if config.lookahead else self._learn(groups)
+        await self._publish(engine)
+        buffer.version = state.policy_version
+        state.step += 1
+        state.pending = [list(prompt) for prompt in buffer.pending]
+        model_s = engine.metrics.model_s - before["model_s"] + sum(m.model_s for m in steps)
+        state.add(sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"], seconds_rl_model=model_s)
+        rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
+        self._log_step(rows, steps, taken)
+        mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
+        phase.advance(f"mean reward {mean:.2f}", rows)
+
+    async def _refilled(self, buffer: GroupBuffer, taken: list[Trained]) -> list[Trained]:
+        """Where the algorithm says so, new prompts in place of those whose groups agree."""
+        found: list[Trained] = []
         for _ in range(self.config.refills):
-            lacking = config.prompts_per_step - sum(informative(group) for group in groups)
+            lacking = self.config.rl.prompts_per_step - sum(informative(one.group) for one in [*taken, *found])
             if lacking <= 0:
                 break
-            groups += await self._groups(engine, self.admission.prompts(step, lacking, first=len(groups)))
-        return groups
+            prompts = self.admission.prompts(self.state.step, lacking, first=len(taken) + len(found))
+            played = await asyncio.gather(*(buffer.play(prompt) for prompt in prompts))
+            found += [Trained(prompt, group, 0) for prompt, group in zip(prompts, played, strict=True)]
+        return found
 
-    async def _groups(self, engine: NativeEngine, prompts: list[Prompt]) -> list[Group]:
-        """A group for each prompt. Rollouts that faulted are left out of theirs."""
-        renderer = make_renderer(self.policy)
-        specs = [self.admission.specs(prompt) for prompt in prompts]
-        played = iter(
-            await asyncio.gather(
-                *(rollout(self.pools[s.env_id], engine, renderer, s) for group in specs for s in group)
-            )
-        )
-        groups = []
-        for prompt, rows in zip(prompts, specs, strict=True):
-            group = Group.of(prompt.env_id, prompt.task_seed, prompt.number, [next(played) for _ in rows])
-            self.admission.observe(prompt, group)
-            groups.append(group)
-        return groups
+    async def _play(self, engine: NativeEngine, renderer: Renderer, prompt: Prompt) -> Group:
+        """The group of a prompt. Rollouts that faulted are left out of it."""
+        specs = self.admission.specs(prompt)
+        played = await asyncio.gather(*(rollout(self.pools[s.env_id], engine, renderer, s) for s in specs))
+        return Group.of(prompt.env_id, prompt.task_seed, prompt.number, played)
+
+    async def _publish(self, engine: NativeEngine) -> None:
+        """Give the engine the new weights, in the middle of what it samples."""
+        if self.config.rl.lookahead:
+            await engine.pause(PauseMode(self.config.rl.in_flight))
+        engine.load_weights(self.policy.model.state_dict(), self.state.policy_version)
+        if self.config.rl.lookahead:
+            engine.resume()
 
     def _learn(self, groups: list[Group]) -> list[StepMetrics]:
         """The optimizer steps of one step's groups."""
@@ -305,7 +331,7 @@ class Controller:
             self.display.console.print(f"[yellow]engine and learner differ[/] {alarm}", highlight=False)
             self.folder.write_json("mismatch.json", self.monitor.report())
 
-    def _log_step(self, rows: dict[str, dict[str, float]], steps: list[StepMetrics]) -> None:
+    def _log_step(self, rows: dict[str, dict[str, float]], steps: list[StepMetrics], taken: list[Trained]) -> None:
         state = self.state
         mismatch = self.monitor.step_figures()
         state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), mismatch["max"])
@@ -322,6 +348,8 @@ class Controller:
             "trained_tokens": sum(m.num_trained_tokens for m in steps),
             "packed_tokens": sum(m.num_packed_tokens for m in steps),
             "mismatch": mismatch,
+            "lag": {"mean": round(float(np.mean([t.lag for t in taken])), 4), "max": max(t.lag for t in taken)},
+            "trained": [[t.prompt.env_id, t.prompt.task_seed, t.prompt.step, t.prompt.number] for t in taken],
         }
         for row in rows.values():
             state.add(
@@ -372,8 +400,12 @@ class Controller:
 
     # Small things.
 
-    def _engine(self, num_slots: int) -> NativeEngine:
-        engine = make_engine(self.policy, num_slots=num_slots, capacity=self.config.generation.context_size)
+    def _engine(self, num_slots: int, *, ahead: bool = False) -> NativeEngine:
+        """An engine of the policy. One that samples while the learner works has weights of its own and waits for nobody."""
+        policy, options = self.policy, {"synchronous": not ahead}
+        if ahead:
+            policy, num_slots = replace(policy, model=copy.deepcopy(policy.model)), self.config.generation.num_slots
+        engine = make_engine(policy, num_slots=num_slots, capacity=self.config.generation.context_size, **options)
         engine.policy_version = self.state.policy_version
         return engine
 

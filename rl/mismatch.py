@@ -63,8 +63,9 @@ class Observed:
 class MismatchMonitor:
     """Watches a run. `bound` is what the engine declares (native engine in fp32: 1e-4)."""
 
-    def __init__(self, bound: float = 1e-4, num_worst: int = 16) -> None:
-        self.bound, self.num_worst = bound, num_worst
+    def __init__(self, bound: float = 1e-4, num_worst: int = 16, *, stale_states: bool = False) -> None:
+        """With `stale_states`, tokens after a change of weights stand on states of older ones by choice, and are not compared."""
+        self.bound, self.num_worst, self.stale_states = bound, num_worst, stale_states
         self.alarms: dict[str, Alarm] = {}
         self.largest = 0.0
         self._worst: list[tuple[float, int, WorstToken]] = []
@@ -80,7 +81,7 @@ class MismatchMonitor:
     ) -> None:
         """Tokens of a batch that the weights of `version` sampled and score. `taken_NEK` gives the routes that the learner
         takes of itself, and is asked only where something is wrong."""
-        fresh = np.flatnonzero(batch.versions_T == version)
+        fresh = np.flatnonzero((batch.oldest_T if self.stale_states else batch.versions_T) == version)
         if not len(fresh):
             return
         engine, learner = batch.rollout_logprobs_T[fresh], learner_T[fresh]

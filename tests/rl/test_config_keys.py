@@ -14,7 +14,7 @@ KEYS = {
     "policy": "preset vocab_size folder exact_replay",
     "sft": "steps batch_size takes_per_task learning_rate warmup_steps decay_share by cut_share balance_rate aux_loss",
     "rl": "steps prompts_per_step group_size updates_per_step learning_rate decay_share temperature top_k top_p old_policy entropy_share "
-    "replay_routes balance_rate lookahead",
+    "replay_routes balance_rate lookahead in_flight",
     "correction": "kind unit low high max_error",
     "kl": "coefficient value gradient",
     "shaping": "overlong_filter overlong_buffer overlong_penalty reasoning_length answer_length shortest_bonus low_effort",

@@ -91,6 +91,29 @@ def test_law_7_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert resumed["rollouts"] == whole["rollouts"] and resumed["sampled_tokens"] == whole["sampled_tokens"]
 
 
+def ledger(folder: Path) -> list[list[tuple[object, ...]]]:
+    """The prompts that each step trained."""
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [[tuple(prompt) for prompt in r["trained"]] for r in records if r["phase"] == "rl"]
+
+
+def test_law_7_a_killed_asynchronous_run_skips_no_prompt_and_trains_none_twice(tmp_path: Path) -> None:
+    ahead = ("tiny.toml", "--output", "run", "--rl.lookahead", "2", "--generation.num-slots", "8")
+    process = start(tmp_path, *ahead)
+    wait_for(tmp_path, "rl", 2)
+    process.kill()
+    process.communicate()
+    finish(start(tmp_path, "--resume", "run"))
+    steps = ledger(tmp_path)
+    assert [len(prompts) for prompts in steps] == [4] * 6
+    trained = [prompt for prompts in steps for prompt in prompts]
+    assert sorted((step, number) for _, _, step, number in trained) == [(s, n) for s in range(6) for n in range(4)]
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    finish(start(undisturbed, *ahead))
+    assert sorted(trained) == sorted(prompt for prompts in ledger(undisturbed) for prompt in prompts)
+
+
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start(tmp_path, "tiny.toml", "--output", "run", "--sft.steps", "400")
     wait_for(tmp_path, "sft", 2)

@@ -1,0 +1,101 @@
+"""Groups under way, and groups that wait to be trained: what makes one loop synchronous or asynchronous.
+
+    lookahead 0    a step's prompts are admitted when the step begins, and all of them are waited for
+    lookahead n    prompts of the next n steps are admitted besides, and begin when the engine has slots for them
+
+A group that began under the weights v is trained by the step that makes v + n + 1 at the latest: a step waits until what it leaves can
+still be trained in time, and otherwise takes the oldest that are whole. So slow rollouts are late and never lost, nothing is discarded,
+and what is trained has the lengths of what was sampled. A group is one unit: its rollouts begin, are waited for and are trained together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from .admission import Prompt
+from .trajectory import Group
+
+Play = Callable[[Prompt], Awaitable[Group]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A group that a step takes, and how many versions older than the step's weights those are that it began under."""
+
+    prompt: Prompt
+    group: Group
+    lag: int
+
+
+class GroupBuffer:
+    """Rolls groups out, at most `room` at once. `pending` is what a snapshot must hold of it: what was admitted and not trained."""
+
+    def __init__(self, play: Play, *, lookahead: int, room: int, version: int = 0) -> None:
+        self.play, self.lookahead, self.room, self.version = play, lookahead, room, version
+        self.queue: deque[Prompt] = deque()
+        self.running: dict[Prompt, asyncio.Task[Group]] = {}
+        self.whole: dict[Prompt, asyncio.Task[Group]] = {}
+        self.began: dict[Prompt, int] = {}
+        """The version of the weights that each started group began under."""
+
+    def admit(self, prompts: Iterable[Prompt]) -> None:
+        self.queue.extend(prompts)
+        self._start()
+
+    @property
+    def pending(self) -> list[Prompt]:
+        """What was admitted and not trained, oldest first."""
+        return sorted([*self.running, *self.whole, *self.queue], key=lambda prompt: (prompt.step, prompt.number))
+
+    async def take(self, count: int) -> list[Trained]:
+        """The groups of one training step: the oldest that are whole, once all that is left can still be trained in time. Whatever a
+        rollout raised is raised here."""
+        while True:
+            chosen = sorted(self.whole, key=lambda p: (self.began[p], p.step, p.number))[:count]
+            enough = len(chosen) >= min(count, len(self.whole) + len(self.running))
+            if enough and self._in_time(set(chosen), count):
+                return [
+                    Trained(prompt, self.whole.pop(prompt).result(), self.version - self.began.pop(prompt))
+                    for prompt in chosen
+                ]
+            await asyncio.wait(self.running.values(), return_when=asyncio.FIRST_COMPLETED)
+            self._start()
+
+    def _in_time(self, chosen: set[Prompt], count: int) -> bool:
+        """Whether without `chosen` no more is due at any later step than the steps to then can train."""
+        due = [began + self.lookahead for prompt, began in self.began.items() if prompt not in chosen]
+        return all(
+            sum(last <= self.version + ahead for last in due) <= ahead * count for ahead in range(self.lookahead + 1)
+        )
+
+    def _start(self) -> None:
+        """Put aside the groups that are whole, and begin others in their place."""
+        for prompt in [prompt for prompt, task in self.running.items() if task.done()]:
+            task = self.running.pop(prompt)
+            task.result()
+            self.whole[prompt] = task
+        while self.queue and len(self.running) < self.room:
+            prompt = self.queue.popleft()
+            self.began[prompt] = self.version
+            self.running[prompt] = asyncio.ensure_future(self._played(prompt))
+
+    async def _played(self, prompt: Prompt) -> Group:
+        group = await self.play(prompt)
+        asyncio.get_running_loop().call_soon(self._refill)
+        return group
+
+    def _refill(self) -> None:
+        """While a learner works nobody takes groups, and the engine's slots must not wait for it."""
+        if any(task.done() and not task.cancelled() and task.exception() for task in self.running.values()):
+            return  # the next `take` raises it
+        self._start()
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        self.queue.clear()
+        for task in self.running.values():
+            task.cancel()
+        await asyncio.gather(*self.running.values(), return_exceptions=True)
