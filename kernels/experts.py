@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import uses_triton
+
 
 def experts_ref(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:
     """Token by token, expert by expert."""
@@ -25,6 +27,10 @@ def experts_ref(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tenso
 
 def experts(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:
     """`experts_ref` as two grouped matrix products over the tokens sorted by expert."""
+    if len(x_Nd) and uses_triton(x_Nd, up_Efd, down_Edf):
+        from .experts_triton import experts_triton
+
+        return experts_triton(x_Nd, gates_NK, chosen_NK, up_Efd, down_Edf)
     K = chosen_NK.shape[1]
     flat = chosen_NK.reshape(-1)
     order = flat.argsort(stable=True)
@@ -37,10 +43,12 @@ def _grouped(x_Md: Tensor, weight_Edf: Tensor, ends_E: Tensor) -> Tensor:
     """x rows of expert e times weight[e], by torch's grouped product or a loop of products.
 
     On a CPU the grouped product wins for the few rows of a decode step and a transposed weight; with a plain one it is
-    25 times slower than the loop (torch 2.13), and it has no float64.
+    25 times slower than the loop (torch 2.13), and it has no float64. Rows of it begin at multiples of 16 bytes.
     """
+    strides = (*x_Md.stride(), *weight_Edf.stride())
+    even = all(stride == 1 or stride * x_Md.element_size() % 16 == 0 for stride in strides)
     few = x_Md.shape[0] < 2048 and weight_Edf.stride(2) != 1 and x_Md.dtype in (torch.float32, torch.bfloat16)
-    if x_Md.is_cuda or few:
+    if even and (x_Md.is_cuda or few):
         return F.grouped_mm(x_Md, weight_Edf, offs=ends_E.to(torch.int32))
     out = x_Md.new_empty(x_Md.shape[0], weight_Edf.shape[2])
     start = 0

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import uses_triton
 from .exact import exact_linear, exact_sigmoid
 
 
@@ -34,7 +35,12 @@ def route(
     a token's results are the same bits in whatever company (exact.py)."""
     precise = torch.promote_types(x_Nd.dtype, torch.float32)
     linear, sigmoid = (exact_linear, exact_sigmoid) if exact else (F.linear, torch.sigmoid)
-    scores_NE = sigmoid(linear(x_Nd.to(precise), weight_Ed.to(precise)))
+    logits_NE = linear(x_Nd.to(precise), weight_Ed.to(precise))
+    if not exact and groups_per_token >= num_groups and uses_triton(logits_NE, bias_E):
+        from .router_triton import route_triton
+
+        return route_triton(logits_NE, bias_E, top_k, scale, replay_NK)
+    scores_NE = sigmoid(logits_NE)
     if replay_NK is None or bool((replay_NK < 0).any()):
         choice_NE = scores_NE.detach() + bias_E
         if groups_per_token < num_groups:
