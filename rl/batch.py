@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .bins import best_fit
 from .trajectory import Trajectory
 
 
@@ -99,17 +100,11 @@ def pack(
 
 
 def micro_batches(groups: Sequence[Sequence[Sample]], max_tokens: int) -> list[list[Sequence[Sample]]]:
-    """Groups split, in order, into batches of at most `max_tokens` packed tokens where a group allows it."""
-    batches: list[list[Sequence[Sample]]] = []
-    room = 0
+    """Groups in as few batches of at most `max_tokens` packed tokens as best fit finds; a larger group is a batch of its own."""
+    sizes = []
     for group in groups:
-        size = sum(len(sample.trajectory.token_ids) for sample in group) - (len(group) - 1) * _shared(group)
-        if not batches or size > room:
-            batches.append([])
-            room = max_tokens
-        batches[-1].append(group)
-        room -= size
-    return batches
+        sizes.append(sum(len(s.trajectory.token_ids) for s in group) - (len(group) - 1) * _shared(group))
+    return [[groups[index] for index in sorted(one)] for one in best_fit(sizes, max_tokens)]
 
 
 def _shared(samples: Sequence[Sample]) -> int:
