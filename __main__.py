@@ -17,6 +17,7 @@ usage: swannery VERB ...
   train FILE.py [--key value ...]       the quickstart with that file's own environments
   train --resume RUN                    go on with a run that was stopped or killed
   eval RUN_OR_POLICY [--key value ...]  held-out accuracy with intervals
+  explain RUN                           why it does not learn, and which setting to change
   sample RUN_OR_POLICY [--env ID]       one transcript: reasoning, tool calls, rewards, token mask
   fetch smollm2                         a real policy, converted once into a cached folder
   check ID... | FILE.py | --all         what is wrong with an environment, with causes and cures
@@ -30,6 +31,7 @@ VERBS = {
     "train": "cli:train",
     "eval": "cli_policies:evaluate",
     "sample": "cli_policies:sample",
+    "explain": "cli:explain",
     "fetch": "cli_policies:fetch",
     "check": "cli_environments:check",
     "new": "cli_environments:new",

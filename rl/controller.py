@@ -49,6 +49,7 @@ from .critic import Critic
 from .demonstrations import training_text
 from .display import Display
 from .evaluation import Score, evaluate
+from .explain import early_warnings
 from .learner import Learner, RouterTraining, StepMetrics
 from .metrics import environment_row
 from .mismatch import MismatchMonitor
@@ -108,6 +109,8 @@ class Controller:
         self.learner: Learner
         self.critic: Critic | None = None
         self.reference: HybridModel | None = None
+        self.early: list[dict[str, Any]] = []
+        """The first steps' records of this process."""
         self._stop: int | None = None
 
     # The whole run.
@@ -343,6 +346,8 @@ class Controller:
             "loss": sum(m.loss for m in steps),
             "grad_norm": max((m.grad_norm for m in steps), default=0.0),
             "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
+            "skipped": sum(m.skipped for m in steps),
+            "drift": max((m.drift for m in steps), default=0.0),
             "max_violation": max((m.max_violation for m in steps), default=0.0),
             "idle_experts": max((m.idle_experts for m in steps), default=0.0),
             "trained_tokens": sum(m.num_trained_tokens for m in steps),
@@ -359,6 +364,12 @@ class Controller:
                 left_out=row.get("left_out", 0.0),
             )
         self.folder.log(record)
+        self.early.append(record)
+        if len(self.early) == 5:
+            for finding in early_warnings(self.config.model_dump(mode="json"), self.early):
+                self.display.console.print(
+                    f"[yellow]{finding.name}:[/] {finding.evidence}. {finding.cure}", highlight=False
+                )
 
     def guard(self, metrics: StepMetrics) -> None:
         if metrics.skipped:

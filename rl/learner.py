@@ -49,7 +49,8 @@ class StepMetrics:
     entropy: float = 0.0
     num_trained_tokens: int = 0
     num_packed_tokens: int = 0
-    clipped_fraction: float = 0.0
+    drift: float = 0.0
+    """How far the weights moved trained tokens' log-probabilities from their rollout's, in the mean."""
     max_violation: float = 0.0
     """MaxVio, how uneven the experts' loads are (policies/balance.py)."""
     idle_experts: float = 0.0
@@ -142,12 +143,15 @@ class Learner:
             metrics.model_s += time.perf_counter() - began
             metrics.loss += float(value.detach())
             metrics.entropy += float(entropy_T.sum())
+            rollout_T = torch.from_numpy(batch.rollout_logprobs_T)
+            metrics.drift += float((logprobs_T.detach() - rollout_T).abs().sum())
             metrics.num_trained_tokens += len(batch.targets_T)
             if observe is not None:
                 observe(batch, logprobs_T.detach().numpy())
             loads.add(routes_NEK)
         metrics.max_violation, metrics.idle_experts = loads.max_violation, loads.idle_share
         metrics.entropy /= max(metrics.num_trained_tokens, 1)
+        metrics.drift /= max(metrics.num_trained_tokens, 1)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)) if parameters else 0.0
         metrics.skipped = not (math.isfinite(metrics.grad_norm) and math.isfinite(metrics.loss))

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from .evaluation import budget_violations
+from .scoring import informative
 from .trajectory import Group
 
 
@@ -25,6 +26,8 @@ def environment_row(groups: list[Group]) -> dict[str, float]:
         "pass_rate": float(np.mean([reward >= 0.5 for reward in rewards])),
         "sampled_tokens": float(np.mean([sum(b.num_sampled for b in branches) for branches in played])),
         "turns": float(np.mean([len(branches[-1].turns) for branches in played])),
+        "agree": float(np.mean([not informative(group) for group in groups])),
+        "cut": float(np.mean([str(branches[-1].outcome) == "truncated(max_tokens)" for branches in played])),
         "truncated": float(np.mean([branches[-1].outcome.kind == "truncated" for branches in played])),
         "budget_hit": float(np.mean([turn.budget_hit for turn in turns])),
         "reasoning_tokens": float(np.mean([turn.num_reasoning_tokens for turn in turns])),
