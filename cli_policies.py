@@ -43,9 +43,9 @@ class EvalArguments:
 def evaluate(arguments: list[str]) -> int:
     """Play held-out tasks and print accuracies with intervals."""
     from .policies import make_engine, make_renderer
-    from .rl.controller import evaluation_budget
     from .rl.display import Display
     from .rl.evaluation import evaluate as play
+    from .rl.evaluation import evaluation_budget
     from .rl.process import prepare
     from .rl.report import budget_table, score_table
 
@@ -148,7 +148,7 @@ class SampleArguments:
 def sample(arguments: list[str]) -> int:
     """Play one held-out task and show it: reasoning, tool calls, rewards, and which tokens are trained."""
     from .policies import make_engine, make_renderer
-    from .rl.controller import evaluation_budget
+    from .rl.evaluation import evaluation_budget
     from .rl.process import prepare
     from .rl.runner import RolloutSpec, effort_of, limit_of, rollout
     from .rl.tasks import task_seed

@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,20 @@ from .config import EnvironmentConfig, RunConfig
 from .critic import Critic
 from .demonstrations import training_text
 from .display import Display
-from .evaluation import Score, evaluate
+from .evaluation import Score, evaluate, evaluation_budget
 from .explain import early_warnings
 from .learner import Learner, RouterTraining, StepMetrics
-from .metrics import environment_row
+from .metrics import environment_row, step_record
 from .mismatch import MismatchMonitor
 from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
-from .runner import Budget, EnvironmentPool, rollout
+from .runner import EnvironmentPool, rollout
 from .scoring import informative
+from .state import PHASES, State
 from .trajectory import Group
 from .update import PolicyUpdate
 from .warm_start import decayed, warm_start
 
-PHASES = ("sft", "rl", "done")
 TOKENIZER_EPISODES = 300
 
 
@@ -71,28 +71,6 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.exit_code = 128 + signal_number
-
-
-@dataclass
-class State:
-    """What a snapshot holds besides tensors."""
-
-    phase: str = "sft"
-    step: int = 0
-    """Steps of the phase that are done."""
-    policy_version: int = 0
-    admitted: int = 0
-    """Steps whose prompts were drawn."""
-    pending: list[list[Any]] = field(default_factory=list)
-    """Prompts that were admitted and not trained: rolled out anew after a resume."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """What admission has drawn (admission.py)."""
-    counts: dict[str, float] = field(default_factory=dict)
-    """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, the largest mismatch."""
-
-    def add(self, **amounts: float) -> None:
-        for key, amount in amounts.items():
-            self.counts[key] = self.counts.get(key, 0) + amount
 
 
 class Controller:
@@ -338,24 +316,7 @@ class Controller:
         state = self.state
         mismatch = self.monitor.step_figures()
         state.counts["mismatch_max"] = max(state.counts.get("mismatch_max", 0.0), mismatch["max"])
-        record: dict[str, Any] = {
-            "phase": "rl",
-            "step": state.step - 1,
-            "policy_version": state.policy_version,
-            "environments": {env_id: {k: round(v, 6) for k, v in row.items()} for env_id, row in rows.items()},
-            "loss": sum(m.loss for m in steps),
-            "grad_norm": max((m.grad_norm for m in steps), default=0.0),
-            "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
-            "skipped": sum(m.skipped for m in steps),
-            "drift": max((m.drift for m in steps), default=0.0),
-            "max_violation": max((m.max_violation for m in steps), default=0.0),
-            "idle_experts": max((m.idle_experts for m in steps), default=0.0),
-            "trained_tokens": sum(m.num_trained_tokens for m in steps),
-            "packed_tokens": sum(m.num_packed_tokens for m in steps),
-            "mismatch": mismatch,
-            "lag": {"mean": round(float(np.mean([t.lag for t in taken])), 4), "max": max(t.lag for t in taken)},
-            "trained": [[t.prompt.env_id, t.prompt.task_seed, t.prompt.step, t.prompt.number] for t in taken],
-        }
+        record = step_record(state.step - 1, state.policy_version, rows, steps, taken, mismatch)
         for row in rows.values():
             state.add(
                 rollouts=row.get("rollouts", 0.0),
@@ -423,12 +384,6 @@ class Controller:
     @property
     def weights_hash(self) -> str:
         return weights_hash(self.policy.model.state_dict())
-
-
-def evaluation_budget(budgets: tuple[Budget, ...]) -> Budget:
-    """Evaluation reasons as much as it is ever allowed to."""
-    limits = [budget for budget in budgets if isinstance(budget, int)]
-    return None if None in budgets else max(limits) if limits else "low"
 
 
 def _maker(env: EnvironmentConfig) -> Any:

@@ -134,3 +134,9 @@ def budget_violations(trajectory: Trajectory) -> int:
     return sum(
         turn.budget is not None and turn.num_reasoning_tokens > turn.budget + turn.grace for turn in trajectory.turns
     )
+
+
+def evaluation_budget(budgets: tuple[Budget, ...]) -> Budget:
+    """Evaluation reasons as much as it is ever allowed to."""
+    limits = [budget for budget in budgets if isinstance(budget, int)]
+    return None if None in budgets else max(limits) if limits else "low"

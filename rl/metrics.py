@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from .buffer import Trained
 from .evaluation import budget_violations
+from .learner import StepMetrics
 from .scoring import informative
 from .trajectory import Group
 
@@ -44,3 +48,32 @@ def environment_row(groups: list[Group]) -> dict[str, float]:
     if asked := [turn.budget for turn in turns if turn.budget is not None]:
         row["budget_asked"] = float(np.mean(asked))
     return row
+
+
+def step_record(
+    step: int,
+    policy_version: int,
+    rows: Mapping[str, Mapping[str, float]],
+    steps: Sequence[StepMetrics],
+    taken: Sequence[Trained],
+    mismatch: Mapping[str, float],
+) -> dict[str, Any]:
+    """A step's line in metrics.jsonl: its environments, its optimizer steps, and the prompts that it trained with their age."""
+    return {
+        "phase": "rl",
+        "step": step,
+        "policy_version": policy_version,
+        "environments": {env_id: {k: round(v, 6) for k, v in row.items()} for env_id, row in rows.items()},
+        "loss": sum(m.loss for m in steps),
+        "grad_norm": max((m.grad_norm for m in steps), default=0.0),
+        "entropy": float(np.mean([m.entropy for m in steps])) if steps else 0.0,
+        "skipped": sum(m.skipped for m in steps),
+        "drift": max((m.drift for m in steps), default=0.0),
+        "max_violation": max((m.max_violation for m in steps), default=0.0),
+        "idle_experts": max((m.idle_experts for m in steps), default=0.0),
+        "trained_tokens": sum(m.num_trained_tokens for m in steps),
+        "packed_tokens": sum(m.num_packed_tokens for m in steps),
+        "mismatch": mismatch,
+        "lag": {"mean": round(float(np.mean([one.lag for one in taken])), 4), "max": max(one.lag for one in taken)},
+        "trained": [[one.prompt.env_id, one.prompt.task_seed, one.prompt.step, one.prompt.number] for one in taken],
+    }
