@@ -18,6 +18,8 @@ from .messages import Message
 
 if TYPE_CHECKING:
     from .policies import Renderer
+    from .rl.config import RunConfig
+    from .rl.controller import Controller
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def evaluate(arguments: list[str]) -> int:
 
     renderer = make_renderer(policy)
     asked = [_budget(text, renderer) for text in chosen.budgets]
-    own = {env_id: _kept(evaluation_budget(controller.budgets(env_id)), renderer) for env_id in envs}
+    own = {env_id: _kept(evaluation_budget(controller.admission.budgets(env_id)), renderer) for env_id in envs}
     curve = [dict.fromkeys(envs, budget) for budget in asked] or [own]
 
     async def scores(
@@ -159,7 +161,7 @@ def sample(arguments: list[str]) -> int:
     prepare(config.num_threads)
     env_id = env_ids[0]
     renderer = make_renderer(policy)
-    own = _kept(evaluation_budget(controller.budgets(env_id)), renderer)
+    own = _kept(evaluation_budget(controller.admission.budgets(env_id)), renderer)
     budget: Any = _budget(chosen.budget, renderer) if chosen.budget else own
     spec = RolloutSpec(
         env_id=env_id,
@@ -187,7 +189,7 @@ def sample(arguments: list[str]) -> int:
     return 0
 
 
-def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple[Any, Any, Any, list[str]]:
+def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple[Any, RunConfig, Controller, list[str]]:
     from .environments.guess import nearest
     from .policies import open_policy
     from .policies.fetch import SOURCES, cache_folder, is_fetched
