@@ -78,6 +78,21 @@ class GroupRelative(Algorithm):
         return relative(rewards_G, self.baseline, self.scale)
 
 
+class SummedSequences(Algorithm):
+    """The loss is a mean over sequences of their sums over a constant: long ones weigh more, and no tensor's width moves the scale."""
+
+    max_tokens: float = Field(default=64.0, gt=0)
+    """The constant: about the tokens of a rollout, so that one learning rate suits all algorithms."""
+
+    @property
+    def averaged(self) -> Average:
+        return "constant"
+
+    @property
+    def constant(self) -> float:
+        return self.max_tokens
+
+
 class Clipped(Algorithm):
     """With PPO's clipped ratios of tokens."""
 

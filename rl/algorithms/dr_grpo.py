@@ -9,24 +9,13 @@ from typing import Literal
 from pydantic import Field
 
 from ..advantages import Baseline, Scale
-from ..scoring import Average
-from .bundle import Clipped, GroupRelative
+from .bundle import Clipped, GroupRelative, SummedSequences
 
 
-class DrGRPO(GroupRelative, Clipped):
+class DrGRPO(GroupRelative, SummedSequences, Clipped):
     """GRPO done right."""
 
     name: Literal["dr_grpo"] = "dr_grpo"
     baseline: Baseline = "mean"
     scale: Scale = "none"
     clip_high: float = Field(default=0.2, gt=0)
-    max_tokens: float = Field(default=64.0, gt=0)
-    """The constant: about the tokens of a rollout."""
-
-    @property
-    def averaged(self) -> Average:
-        return "constant"
-
-    @property
-    def constant(self) -> float:
-        return self.max_tokens

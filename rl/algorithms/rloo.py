@@ -5,33 +5,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
 from torch import Tensor
 
 from ..advantages import Baseline, Scale
-from ..scoring import Average
-from .bundle import GroupRelative
+from .bundle import GroupRelative, SummedSequences
 
 if TYPE_CHECKING:
     from ..learner import Streams
 
 
-class RLOO(GroupRelative):
+class RLOO(GroupRelative, SummedSequences):
     """REINFORCE, leave one out."""
 
     name: Literal["rloo"] = "rloo"
     baseline: Baseline = "leave_one_out"
     scale: Scale = "none"
-    max_tokens: float = Field(default=64.0, gt=0)
-    """A rollout's sum over its tokens is divided by this, about their number, so that one learning rate suits all algorithms."""
-
-    @property
-    def averaged(self) -> Average:
-        return "constant"
-
-    @property
-    def constant(self) -> float:
-        return self.max_tokens
 
     def objective(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
         return streams.advantages_T * logprobs_T
