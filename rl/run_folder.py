@@ -1,6 +1,6 @@
 """The run folder: a lock, the configuration, metrics, checkpoints. Every write is whole or not there at all.
 
-runs/NAME-001/  config.json  metrics.jsonl  evaluation-*.json  policy-sft/  policy/  checkpoints/1000050-rl/
+runs/NAME-001/  config.json  metrics.jsonl  tensorboard/  evaluation-*.json  policy-sft/  policy/  checkpoints/1000050-rl/
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .board import Board
+
 KEEP_CHECKPOINTS = 2
 
 
@@ -29,6 +31,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.board = Board(path / "tensorboard")
         self._lock: int | None = None
 
     @staticmethod
@@ -75,6 +78,7 @@ class RunFolder:
         os.write(self._lock, str(os.getpid()).encode())
 
     def release(self) -> None:
+        self.board.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -92,9 +96,10 @@ class RunFolder:
             raise RunError(f"{path} is damaged: it is no JSON") from None
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Numbers that are not finite become null."""
+        """Append one line to metrics.jsonl, and its numbers to tensorboard's. Numbers that are not finite become null."""
         with open(self.path / "metrics.jsonl", "a") as file, told_of_space(self.path):
             file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
+            self.board.write(record)
 
     def records(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
