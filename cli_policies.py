@@ -14,7 +14,6 @@ from rich.console import Console
 
 from .cli import console, told
 from .environments import EnvironmentFault
-from .messages import Message
 
 if TYPE_CHECKING:
     from .policies import Renderer
@@ -102,31 +101,23 @@ def evaluate(arguments: list[str]) -> int:
 def _budget(text: str, renderer: Renderer) -> int | str | None:
     """What a person asked for. ConfigError where it is no budget, or one that this policy's chat format cannot keep."""
     from .rl.config import ConfigError
+    from .rl.preflight import why_not_kept
 
     if text == "unlimited":
         return None
     if text != "low" and not text.isdecimal():
         raise ConfigError(f"a budget is a number of tokens, 0 for reasoning off, low or unlimited, got {text!r}")
     budget = text if text == "low" else int(text)
-    if why := _why_not(budget, renderer):
+    if why := why_not_kept(budget, renderer):
         raise ConfigError(f"a budget of {text} cannot be kept: {why}. Choose 0 or unlimited")
     return budget
 
 
 def _kept(budget: int | str | None, renderer: Renderer) -> int | str | None:
     """An environment's own budget; none where this policy's chat format cannot keep it."""
-    return None if _why_not(budget, renderer) else budget
+    from .rl.preflight import why_not_kept
 
-
-def _why_not(budget: int | str | None, renderer: Renderer) -> str:
-    if isinstance(budget, int) and budget and renderer.think_end_id is None:
-        return "this policy's chat format has no reasoning"
-    if budget == "low":
-        try:
-            renderer.open([Message("user", "?")], effort="low")
-        except ValueError as error:
-            return str(error)
-    return ""
+    return None if why_not_kept(budget, renderer) else budget
 
 
 @dataclass(frozen=True)
@@ -192,19 +183,13 @@ def sample(arguments: list[str]) -> int:
 def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple[Any, RunConfig, Controller, list[str]]:
     from .environments.guess import nearest
     from .policies import open_policy
-    from .policies.fetch import SOURCES, cache_folder, is_fetched
+    from .policies.fetch import policy_folder
     from .rl.config import ConfigError, load_config, read_toml
     from .rl.controller import Controller, resume_config
     from .rl.display import Display
     from .rl.run_folder import RunError, RunFolder
 
-    if not path.is_dir() and is_fetched(str(path)):
-        path = cache_folder(str(path))
-    if not path.is_dir():
-        if str(path) in SOURCES:
-            raise RunError(f"{path} is not here yet: swannery fetch {path}")
-        siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        raise RunError(f"no folder {path}. {nearest(str(path), siblings)}")
+    path = policy_folder(str(path))
     run = RunFolder(path)
     if (path / "model.safetensors").is_file():
         if not config_name:

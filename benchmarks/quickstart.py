@@ -10,43 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-
-def train(output: Path, seed: int, *options: str) -> dict[str, Any]:
-    """One run through the command line; a run that is already there is read, an unfinished one is resumed."""
-    start = time.monotonic()
-    if not (output / "summary.json").exists():
-        arguments = ["--resume", str(output)] if (output / "config.json").exists() else [
-            "quickstart", "--output", str(output), "--seed", str(seed), *options,
-        ]  # fmt: skip
-        subprocess.run(
-            [sys.executable, "-m", "swannery", "train", *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=sys.stderr,
-        )
-        print(f"{output.name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    summary: dict[str, Any] = json.loads((output / "summary.json").read_text())
-    return summary
+from training_runs import sft_steps, train
 
 
 def control(output: Path, seed: int, grpo: dict[str, Any], by: str, options: list[str]) -> dict[str, Any]:
     """SFT from the run's warm start for as long as its GRPO took."""
-    seconds = grpo["seconds"]
-    budget = seconds["rl_roll_out"] + seconds["rl_learn"]
-    config = json.loads((Path(grpo["run"]) / "config.json").read_text())
-    a_step = (seconds["sft_learn"] + seconds["sft_data"]) / config["sft"]["steps"]
-    steps = max(round(budget / a_step), 1)
     return train(
-        output, seed + 1000, "--policy.folder", str(Path(grpo["run"]) / "policy-sft"), "--sft.by", by,
-        "--sft.steps", str(steps), "--rl.steps", "0", *options,
+        output, "quickstart", seed + 1000, "--policy.folder", str(Path(grpo["run"]) / "policy-sft"), "--sft.by", by,
+        "--sft.steps", str(sft_steps(grpo, grpo)), "--rl.steps", "0", *options,
     )  # fmt: skip
 
 
@@ -57,7 +32,8 @@ def main() -> None:
     parser.add_argument("--control-seeds", type=int, default=None, help="controls for the first so many seeds only")
     known, options = parser.parse_known_args()
     results: list[dict[str, Any]] = [
-        {"seed": seed, "grpo": train(known.output / f"seed-{seed}", seed, *options)} for seed in range(known.seeds)
+        {"seed": seed, "grpo": train(known.output / f"seed-{seed}", "quickstart", seed, *options)}
+        for seed in range(known.seeds)
     ]
     for row in results[: known.control_seeds]:
         for by in ("demonstrator", "oracle"):

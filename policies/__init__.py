@@ -1,5 +1,6 @@
 """Policies: the hybrid model, its tokenizer and chat rendering, the reasoning budget, engines."""
 
+from . import lora
 from .budget import ReasoningTokens
 from .config import HybridConfig
 from .engine import (
@@ -49,6 +50,7 @@ __all__ = [
     "Tokenizer",
     "TransformersPolicy",
     "load_policy",
+    "lora",
     "make_engine",
     "make_renderer",
     "open_policy",

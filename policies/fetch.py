@@ -84,6 +84,20 @@ def is_fetched(name: str) -> bool:
     return (cache_folder(name) / "config.json").is_file()
 
 
+def policy_folder(name: str) -> Path:
+    """The folder that a name means: its own, or that of a policy which was fetched. PolicyError where there is none."""
+    path = Path(name)
+    if not path.is_dir() and is_fetched(name):
+        return cache_folder(name)
+    if not path.is_dir():
+        if name in SOURCES:
+            raise PolicyError(f"{name} is not here yet: swannery fetch {name}")
+        siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(name, [*siblings, *SOURCES], n=1)
+        raise PolicyError(f"no folder {name}." + (f" Did you mean {close[0]!r}?" if close else ""))
+    return path
+
+
 def fetch(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of a policy, made on first use. PolicyError where the name is unknown or something needed is missing."""
     if name not in SOURCES:

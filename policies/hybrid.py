@@ -13,7 +13,7 @@ where it needs them and can replay the routes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -207,6 +207,23 @@ class HybridModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """sum_n coefficient_n log p_n in one pass, and beside it log-probabilities and entropies, which have no gradient."""
         return weighted_logprobs(hidden_Nd, self.lm_head.weight, targets_N, temperature_N, coefficients_N, support_NS)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def head(self) -> Tensor:
+        return self.lm_head.weight
+
+    def plan(self, lengths: Sequence[int], parents: Sequence[int]) -> Packing:
+        """The index plan of packed segments, with chunks and convolutions of this model's sizes."""
+        config = self.config
+        return Packing.build(lengths, parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel)
+
+    def loads(self) -> ExpertLoads:
+        """A count of what its experts were given, still empty."""
+        return ExpertLoads(self.config.num_moe_layers, self.config.num_experts)
 
     def routers(self) -> list[MoE]:
         return [cast(MoE, layer.mixer) for layer in self.layers if isinstance(layer.mixer, MoE)]

@@ -9,25 +9,22 @@ The model runs unchanged but for its attention function, which writes keys and v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
 from .batching import BatchingEngine
 from .budget import ReasoningTokens
 from .cache import PAGE_SIZE, Pages, untouched_zeros
 from .decoder import Piece
+from .transformers_attention import Unserved, attending, attention_layers, check_served, kv_shape, use_our_attention
 from .weights import copy_weights
 
-ATTENTION = "swannery_paged"
 NUM_PREFIXES = 64
-
-
-class Unserved(ValueError):
-    """A model that this engine cannot serve exactly, with why and what can."""
 
 
 class TransformersDecoder:
@@ -37,22 +34,20 @@ class TransformersDecoder:
     num_experts, route_shape, row_bytes = 1, (0, 0), 0
 
     def __init__(self, model: Any, *, num_rows: int, num_pages: int) -> None:
-        register_attention()
-        model.set_attn_implementation(ATTENTION)
+        use_our_attention(model)
         self.model, config = model.eval(), model.config.get_text_config()
         weight = model.get_output_embeddings().weight
         self.device, dtype = weight.device, weight.dtype
         self.vocab_size = config.vocab_size
         self.num_rows, self.num_pages, self.page_size = num_rows, num_pages, PAGE_SIZE
-        self.layout: DecodeLayout | ExtendLayout | None = None
-        """Of the call that runs now."""
         self._no_mask = torch.zeros(1, 1, 1, 1, device=self.device)
-        self.layers = attention_layers(model)
+        self.pages: dict[Any, Pages] = {}
+        """Of each module that attends."""
         self.page_bytes = 0
-        for layer in self.layers:
+        for layer in attention_layers(model):
             J, D = kv_shape(layer, config)
             shapes = (num_pages, J, D, PAGE_SIZE), (num_pages, J, PAGE_SIZE, D)
-            layer.swannery = (self, Pages(*(untouched_zeros(shape, dtype, self.device) for shape in shapes)))
+            self.pages[layer] = Pages(*(untouched_zeros(shape, dtype, self.device) for shape in shapes))
             self.page_bytes += 2 * J * D * PAGE_SIZE * dtype.itemsize
 
     def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
@@ -73,8 +68,7 @@ class TransformersDecoder:
         self, ids: np.ndarray, positions: np.ndarray, layout: DecodeLayout | ExtendLayout, **options: Any
     ) -> Any:
         to = lambda array: torch.from_numpy(array.astype(np.int64))[None].to(self.device)  # noqa: E731
-        self.layout = layout
-        try:
+        with attending(partial(self._attend, layout)):
             return self.model(
                 input_ids=to(ids),
                 position_ids=to(positions),
@@ -82,14 +76,12 @@ class TransformersDecoder:
                 use_cache=False,
                 **options,
             )
-        finally:
-            self.layout = None
 
-    def attend(self, pages: Pages, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-        """Attention of one layer: q [1, H, N, D], k and v [1, J, N, D] to [1, N, H, D]."""
+    def _attend(
+        self, layout: DecodeLayout | ExtendLayout, module: Any, q: Tensor, k: Tensor, v: Tensor, scale: float | None
+    ) -> Tensor:
         q_NHD, k_NJD, v_NJD = (t[0].transpose(0, 1) for t in (q, k, v))
-        layout = self.layout
-        assert layout is not None
+        pages = self.pages[module]
         if isinstance(layout, DecodeLayout):
             pages.keys_NJDp[layout.page_B, :, :, layout.offset_B] = k_NJD
             pages.values_NJpD[layout.page_B, :, layout.offset_B] = v_NJD
@@ -107,8 +99,8 @@ class TransformersDecoder:
         """Rows hold nothing: all state is in pages."""
 
     def copy_pages(self, source: np.ndarray, target: np.ndarray) -> None:
-        for layer in self.layers:
-            for tensor in layer.swannery[1].tensors():
+        for pages in self.pages.values():
+            for tensor in pages.tensors():
                 tensor[torch.from_numpy(target).to(self.device)] = tensor[torch.from_numpy(source).to(self.device)]
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -156,53 +148,3 @@ class TransformersEngine(BatchingEngine):
             prefill_tokens=max(prefill_tokens, PAGE_SIZE),
             wait_s=wait_s,
         )
-
-
-def attention_layers(model: Any) -> list[Any]:
-    """The modules that call an attention function, in their order."""
-    found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and hasattr(m, "k_proj")]
-    return sorted(found, key=lambda module: module.layer_idx)
-
-
-def kv_shape(attention: nn.Module, config: Any) -> tuple[int, int]:
-    """Key-value heads and head size of one attention module."""
-    D = getattr(attention, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return attention.k_proj.out_features // D, D  # type: ignore[union-attr, operator, return-value]
-
-
-def check_served(model: Any) -> None:
-    """Unserved where pages of keys and values do not hold the whole state, or attention is not plain."""
-    config = model.config.get_text_config()
-    kind = config.model_type
-    if kind == "nemotron_h":
-        raise Unserved("nemotron_h has recurrent layers: NativeEngine serves it")
-    if len(attention_layers(model)) != config.num_hidden_layers:
-        raise Unserved(f"{kind}: not every layer is attention with a k_proj; only such models can be served from pages")
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if kinds or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
-        raise Unserved(f"{kind} has {' and '.join(sorted(kinds)) or 'sliding-window attention'}: pages are not freed behind "
-                       "a window yet, so only full attention is served")  # fmt: skip
-    if getattr(config, "attn_logit_softcapping", None):
-        raise Unserved(f"{kind} caps its attention scores, which paged attention does not")
-
-
-def register_attention() -> None:
-    """Make our attention known to transformers by name. Outside of an engine's own calls it is transformers' SDPA, so that the
-    model can be trained while it is served."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
-
-    def attend(
-        module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None, **rest: Any
-    ) -> Any:
-        decoder, pages = getattr(module, "swannery", (None, None))
-        if decoder is None or decoder.layout is None:
-            return plain(module, q, k, v, mask, scaling=scaling, **rest)
-        if odd := [name for name in ("softcap", "s_aux", "sliding_window") if rest.get(name) is not None]:
-            raise Unserved(f"this model's attention has {odd[0]}, which paged attention does not")
-        return decoder.attend(pages, q, k, v, scaling), None
-
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -67,7 +67,12 @@ class PolicyConfig(Section):
     preset: str = "tiny-1m"
     vocab_size: int = Field(default=512, ge=256 + len(CONTROL_TOKENS))
     folder: str = ""
-    """A policy folder (config.json, model.safetensors, tokenizer.json) to start from instead of a preset."""
+    """A policy folder (config.json, model.safetensors, tokenizer.json) to start from instead of a preset, ours or any that transformers
+    reads; or the name of a fetched policy."""
+    lora_rank: int = Field(default=0, ge=0)
+    """Train matrices of this rank beside the weights of a transformers model, which stay as they are; 0: the weights themselves."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """How much the matrices count: alpha / rank."""
     exact_replay: bool = False
     """Mamba layers and routers give the same bits in rollouts and in the learner; slower (policies/exact_replay.py)."""
 
@@ -75,6 +80,8 @@ class PolicyConfig(Section):
     def _known(self) -> PolicyConfig:
         if self.preset not in PRESETS:
             raise ValueError(f"no preset named {self.preset!r}. {nearest(self.preset, PRESETS)}")
+        if self.lora_rank and not self.folder:
+            raise ValueError("lora_rank trains beside the weights of a model that is there: name it in policy.folder")
         return self
 
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +26,23 @@ import safetensors.torch
 from ..environments import Env
 from ..policies import (
     HybridModel,
-    NativeEngine,
     PauseMode,
     Policy,
     Renderer,
     Tokenizer,
-    load_policy,
+    TransformersPolicy,
+    lora,
     make_engine,
     make_renderer,
-    policy_files,
+    open_policy,
     preset,
     weights_hash,
 )
+from ..policies.batching import BatchingEngine
+from ..policies.fetch import policy_folder
 from ..policies.sampling import stream_seed
+from ..policies.trainable import Trainable, frozen_copy
+from ..policies.training import checkpoint_files, finished_files, trainable
 from .admission import Admission, Prompt
 from .algorithms.ppo import PPO
 from .batch import TrainBatch
@@ -83,10 +86,12 @@ class Controller:
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
         self.state = State()
         self.admission = Admission(config, self.envs)
-        self.policy: Policy
+        self.policy: Policy | TransformersPolicy
+        self.model: Trainable
+        """The policy's, as the learner takes it."""
         self.learner: Learner
         self.critic: Critic | None = None
-        self.reference: HybridModel | None = None
+        self.reference: Trainable | None = None
         self.early: list[dict[str, Any]] = []
         """The first steps' records of this process."""
         self._stop: int | None = None
@@ -107,7 +112,7 @@ class Controller:
                     self.folder.write_json("mismatch.json", self.monitor.report())
                 self._enter("done")
             self._evaluate("after")
-            write_folder(self.folder.path / "policy", policy_files(self.policy))
+            write_folder(self.folder.path / "policy", finished_files(self.policy))
 
     def close(self) -> None:
         for pool in self.pools.values():
@@ -120,8 +125,7 @@ class Controller:
     def _prepare(self) -> None:
         found = self.folder.load_checkpoint()
         if found is None:
-            self.policy = self._new_policy()
-            self.policy.model.exact = self.config.policy.exact_replay
+            self._take(self._new_policy())
             self.learner = self._new_learner()
             self._save()
             return
@@ -130,8 +134,7 @@ class Controller:
             self.display.console.print(f"[yellow]{line}[/]")
         self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
         self.admission.load_state(self.state.data)
-        self.policy = load_policy(path)
-        self.policy.model.exact = self.config.policy.exact_replay
+        self._take(open_policy(path))
         self.learner = self._new_learner()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
         if self.critic is not None:
@@ -140,10 +143,18 @@ class Controller:
             self.reference.load_state_dict(safetensors.torch.load_file(path / "reference.safetensors"))
         self.folder.forget_after(self.state.phase, self.state.step, PHASES)
 
-    def _new_policy(self) -> Policy:
+    def _take(self, policy: Policy | TransformersPolicy) -> None:
+        self.policy, self.model = policy, trainable(policy)
+        if isinstance(policy, Policy):
+            policy.model.exact = self.config.policy.exact_replay
+
+    def _new_policy(self) -> Policy | TransformersPolicy:
         config = self.config.policy
         if config.folder:
-            return load_policy(Path(config.folder))
+            policy = open_policy(policy_folder(config.folder))
+            if config.lora_rank:
+                lora.add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha, seed=self.config.seed)
+            return policy
         self.display.say("Training the tokenizer on the environments' own text ...")
         texts = training_text(self.envs, TOKENIZER_EPISODES)
         tokenizer = Tokenizer.train(texts, config.vocab_size)
@@ -154,18 +165,21 @@ class Controller:
         if self.state.phase == "sft":
             sft = self.config.sft
             routers = RouterTraining(weights=True, bias_rate=sft.balance_rate, aux_loss=sft.aux_loss)
-            return Learner(self.policy.model, optimizer="muon", lr=sft.learning_rate, routers=routers)
-        rl, model = self.config.rl, self.policy.model
+            optimizer = (
+                "muon" if isinstance(self.policy, Policy) else "adamw"
+            )  # muon is for weights that begin at random
+            return Learner(self.model, optimizer=optimizer, lr=sft.learning_rate, routers=routers)
+        rl, model = self.config.rl, self.model
         chosen = [algorithm for algorithm in self.config.algorithms.values() if isinstance(algorithm, PPO)]
         if chosen and self.state.phase == "rl":
             self.critic = Critic(model, lr=chosen[0].critic_learning_rate, value_clip=chosen[0].value_clip)
         if self.config.kl.coefficient and self.state.phase == "rl":
-            self.reference = copy.deepcopy(model).requires_grad_(False)
+            self.reference = frozen_copy(model)
         return Learner(model, optimizer="adamw", lr=rl.learning_rate, routers=RouterTraining(bias_rate=rl.balance_rate))
 
     def _enter(self, phase: str) -> None:
         if phase == "rl" and self.config.sft.steps:
-            write_folder(self.folder.path / "policy-sft", policy_files(self.policy))
+            write_folder(self.folder.path / "policy-sft", finished_files(self.policy))
         self.state.phase, self.state.step = phase, 0
         self.learner = self._new_learner()
         self._save()
@@ -174,7 +188,11 @@ class Controller:
         state = self.state
         state.data = self.admission.state()
         number = PHASES.index(state.phase) * 1_000_000 + state.step
-        files = {**policy_files(self.policy), "optimizer.safetensors": safetensors.torch.save(self.learner.state())}
+        base = str(policy_folder(self.config.policy.folder)) if self.config.policy.lora_rank else ""
+        files = {
+            **checkpoint_files(self.policy, base),
+            "optimizer.safetensors": safetensors.torch.save(self.learner.state()),
+        }
         if self.critic is not None:
             files["critic.safetensors"] = safetensors.torch.save(self.critic.state())
         if self.reference is not None:
@@ -237,7 +255,7 @@ class Controller:
             finally:
                 await buffer.close()
 
-    async def _one_step(self, engine: NativeEngine, buffer: GroupBuffer, phase: Any) -> None:
+    async def _one_step(self, engine: BatchingEngine, buffer: GroupBuffer, phase: Any) -> None:
         config, state = self.config.rl, self.state
         before = engine.metrics.to_dict()
         with self.timed("roll_out"):
@@ -274,13 +292,13 @@ class Controller:
             found += [Trained(prompt, group, 0) for prompt, group in zip(prompts, played, strict=True)]
         return found
 
-    async def _play(self, engine: NativeEngine, renderer: Renderer, prompt: Prompt) -> Group:
+    async def _play(self, engine: BatchingEngine, renderer: Renderer, prompt: Prompt) -> Group:
         """The group of a prompt. Rollouts that faulted are left out of it."""
         specs = self.admission.specs(prompt)
         played = await asyncio.gather(*(rollout(self.pools[s.env_id], engine, renderer, s) for s in specs))
         return Group.of(prompt.env_id, prompt.task_seed, prompt.number, played)
 
-    async def _publish(self, engine: NativeEngine) -> None:
+    async def _publish(self, engine: BatchingEngine) -> None:
         """Give the engine the new weights, in the middle of what it samples."""
         if self.config.rl.lookahead:
             await engine.pause(PauseMode(self.config.rl.in_flight))
@@ -372,7 +390,7 @@ class Controller:
 
     # Small things.
 
-    def _engine(self, num_slots: int, *, ahead: bool = False) -> NativeEngine:
+    def _engine(self, num_slots: int, *, ahead: bool = False) -> BatchingEngine:
         """An engine of the policy. One that samples while the learner works has weights of its own and waits for nobody."""
         policy, options = self.policy, {"synchronous": not ahead}
         if ahead:
@@ -383,7 +401,7 @@ class Controller:
 
     @property
     def weights_hash(self) -> str:
-        return weights_hash(self.policy.model.state_dict())
+        return weights_hash(self.model.state_dict())
 
 
 def _maker(env: EnvironmentConfig) -> Any:

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..kernels.packing import Packing
-from ..policies.hybrid import HybridModel
+from ..policies.trainable import Trainable
 from .batch import TrainBatch
 from .optimizer import load_optimizer_state, optimizer_state
 
@@ -24,14 +23,14 @@ from .optimizer import load_optimizer_state, optimizer_state
 class Critic:
     """Owns its weights and its optimizer."""
 
-    def __init__(self, policy: HybridModel, *, lr: float, value_clip: float = 0.0, grad_clip: float = 1.0) -> None:
+    def __init__(self, policy: Trainable, *, lr: float, value_clip: float = 0.0, grad_clip: float = 1.0) -> None:
         self.trunk, self.value_clip, self.grad_clip = copy.deepcopy(policy), value_clip, grad_clip
-        self.head = nn.Linear(policy.config.hidden_size, 1)
+        self.head = nn.Linear(policy.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         for moe in self.trunk.routers():
             moe.gate.weight.requires_grad_(False)
-        self.trunk.lm_head.weight.requires_grad_(False)
+        self.trunk.head.requires_grad_(False)
         trained = [p for p in [*self.trunk.parameters(), *self.head.parameters()] if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
@@ -61,10 +60,7 @@ class Critic:
         return total
 
     def _values(self, batch: TrainBatch) -> Tensor:
-        config = self.trunk.config
-        packing = Packing.build(
-            batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel
-        )
+        packing = self.trunk.plan(batch.lengths, batch.parents)
         hidden_Nd, _ = self.trunk(torch.from_numpy(batch.token_ids_N), packing)
         return self.head(hidden_Nd).squeeze(1)  # type: ignore[no-any-return]
 

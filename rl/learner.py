@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.packing import Packing
 from ..kernels.router import balance_loss
-from ..policies.balance import ExpertLoads
-from ..policies.hybrid import HybridModel
+from ..policies.trainable import Trainable
 from .batch import TrainBatch
 from .muon import Muon
 from .optimizer import load_optimizer_state, optimizer_state
@@ -65,7 +63,7 @@ class Learner:
 
     def __init__(
         self,
-        model: HybridModel,
+        model: Trainable,
         *,
         optimizer: str,
         lr: float,
@@ -76,7 +74,7 @@ class Learner:
         for moe in model.routers():
             moe.gate.weight.requires_grad_(routers.weights)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        outer = ("embeddings.weight", "lm_head.weight", "gate.weight")
+        outer = ("embeddings.weight", "embed_tokens.weight", "lm_head.weight", "gate.weight")
         matrices = [p for n, p in trained.items() if p.dim() >= 2 and not n.endswith((*outer, "conv1d.weight"))]
         rest = [p for n, p in trained.items() if p.dim() < 2 or n.endswith((*outer, "conv1d.weight"))]
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -134,7 +132,7 @@ class Learner:
         A gradient that is not finite skips the step and is reported.
         """
         metrics = StepMetrics(num_packed_tokens=sum(len(batch.token_ids_N) for batch in batches))
-        loads = ExpertLoads(self.model.config.num_moe_layers, self.model.config.num_experts)
+        loads = self.model.loads()
         for batch in batches:
             began = time.perf_counter()
             share = len(batch.token_ids_N) / metrics.num_packed_tokens
@@ -179,24 +177,23 @@ def _targets(batch: TrainBatch, hidden_Td: Tensor) -> tuple[Tensor, Tensor, Tens
     return torch.from_numpy(batch.targets_T), torch.from_numpy(batch.temperatures_T).to(hidden_Td.dtype), support_TS
 
 
-def hidden_states(model: HybridModel, batch: TrainBatch, scores: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def hidden_states(model: Trainable, batch: TrainBatch, scores: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Hidden states of the tokens that predict [T, d], and the routes of all. `scores` takes the routers' scores."""
-    config = model.config
-    packing = Packing.build(batch.lengths, batch.parents, chunk_size=config.chunk_size, conv_kernel=config.conv_kernel)
+    packing = model.plan(batch.lengths, batch.parents)
     routes = None if batch.routes_NEK is None else torch.from_numpy(batch.routes_NEK)
     ids_N = torch.from_numpy(batch.token_ids_N)
     hidden_Nd, routes_NEK = model(ids_N, packing, routes_NEK=routes, scores=scores)
     return hidden_Nd.index_select(0, torch.from_numpy(batch.positions_T)), routes_NEK
 
 
-def token_logprobs(model: HybridModel, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
+def token_logprobs(model: Trainable, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability and entropy of each trained token [T], and the routes taken [N, E, K]."""
     hidden_Td, routes_NEK = hidden_states(model, batch)
     return *model.logprobs(hidden_Td, *_targets(batch, hidden_Td)), routes_NEK
 
 
 @torch.no_grad()
-def score(model: HybridModel, batch: TrainBatch) -> tuple[np.ndarray, np.ndarray]:
+def score(model: Trainable, batch: TrainBatch) -> tuple[np.ndarray, np.ndarray]:
     """Log-probability and entropy of each trained token [T], without gradient."""
     logprobs_T, entropy_T, _ = token_logprobs(model, batch)
     return logprobs_T.numpy(), entropy_T.numpy()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import numpy as np
 
 from ..environments import Env, EnvironmentFault, make
 from ..environments.guess import nearest
-from ..policies import load_policy
+from ..messages import Message
+from ..policies import Renderer, TransformersPolicy, make_renderer, open_policy
+from ..policies.fetch import policy_folder
+from ..policies.training import trainable
+from ..policies.transformers_attention import Unserved
 from .config import ConfigError, EnvironmentConfig, RunConfig
 
 
@@ -30,10 +33,47 @@ def make_environment(config: EnvironmentConfig) -> Env:
         raise ConfigError(f"{config.id}: {error}") from None
 
 
+def why_not_kept(budget: int | str | None, renderer: Renderer) -> str:
+    """Why a chat format cannot keep a reasoning budget; empty where it can."""
+    if isinstance(budget, int) and budget and renderer.think_end_id is None:
+        return "this policy's chat format has no reasoning"
+    if budget == "low":
+        try:
+            renderer.open([Message("user", "?")], effort="low")
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
+def _check_policy(config: RunConfig) -> None:
+    policy, ours = open_policy(policy_folder(config.policy.folder)), True
+    if isinstance(policy, TransformersPolicy):
+        ours = False
+        try:
+            trainable(policy)
+        except Unserved as error:
+            raise ConfigError(f"policy.folder: {error}") from None
+    for name, chosen in (
+        ("policy.lora_rank", config.policy.lora_rank),
+        ("policy.exact_replay", config.policy.exact_replay),
+    ):
+        if chosen and ours == (name == "policy.lora_rank"):
+            kind = "a hybrid of ours" if ours else "a model of the transformers library"
+            raise ConfigError(f"{name} is not for {kind}, which {config.policy.folder} is")
+    renderer = make_renderer(policy)
+    for env in config.environments:
+        declared = [None if b == "unlimited" else b for b in env.reasoning_budgets]
+        for budget in declared or make_environment(env).limits.reasoning_budgets:
+            if why := why_not_kept(budget, renderer):
+                raise ConfigError(
+                    f'{env.id} asks for a reasoning budget of {budget}, but {why}: give it reasoning_budgets = ["unlimited"]'
+                )
+
+
 def preflight(config: RunConfig) -> None:
     """Raise ConfigError or PolicyError on what would stop the run later."""
     if config.policy.folder:
-        load_policy(Path(config.policy.folder))
+        _check_policy(config)
     demonstrated = config.sft.steps > 0 or not config.policy.folder  # the tokenizer too is trained on demonstrations
     for env_config in config.environments:
         env = make_environment(env_config)

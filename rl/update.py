@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..policies.hybrid import HybridModel
+from ..policies.trainable import Trainable
 from .algorithms.ppo import PPO
 from .batch import Sample, TrainBatch, micro_batches, pack, total_weight
 from .config import RunConfig
@@ -40,7 +40,7 @@ class PolicyUpdate:
     config: RunConfig
     learner: Learner
     critic: Critic | None = None
-    reference: HybridModel | None = None
+    reference: Trainable | None = None
     """The policy that reinforcement began with, where drawing away from it costs."""
 
     def __call__(

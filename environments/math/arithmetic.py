@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...messages import Task, Turn
+from ...messages import Message, Task, Turn
 from ...rewards import same_number
 from ..env import Env
 from ..guess import nearest
@@ -28,20 +28,35 @@ OPERATIONS: dict[str, tuple[str, Operation]] = {
 
 @register("math/Arithmetic-v0", reasoning_budgets=(None, 8))
 class Arithmetic(Env):
-    """`operations` to draw from; `level` is the number of digits (multiplication is by one digit)."""
+    """`operations` to draw from; `level` is the number of digits (multiplication is by one digit); before the question stand
+    `examples` others with their answers, which show a policy of other schooling what an answer looks like."""
 
     haste = 0.6
 
-    def __init__(self, *, operations: Sequence[str] = tuple(OPERATIONS), level: int = 2, **kwargs: Any) -> None:
+    def __init__(
+        self, *, operations: Sequence[str] = tuple(OPERATIONS), level: int = 2, examples: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(f"no operation named {operation!r}. {nearest(operation, OPERATIONS)}")
         if not operations or not 1 <= level <= 9:
             raise ValueError(f"Arithmetic needs an operation and a level of 1 to 9, got {operations!r}, level {level}")
-        self.operations, self.level = tuple(operations), level
+        if not 0 <= examples <= 8:
+            raise ValueError(f"Arithmetic shows 0 to 8 examples, got {examples}")
+        self.operations, self.level, self.examples = tuple(operations), level, examples
 
     def sample_task(self, rng: np.random.Generator) -> Task:
+        question, answer, metadata = self._sum(rng)
+        shown: list[Message] = []
+        for _ in range(self.examples):
+            asked, said, _ = self._sum(rng)
+            shown += [Message("user", asked), Message("assistant", said)]
+        prompt = (*shown, Message("user", question)) if shown else question
+        return Task(prompt, answer, difficulty=self.level, metadata=metadata)
+
+    def _sum(self, rng: np.random.Generator) -> tuple[str, str, dict[str, Any]]:
+        """A question, its answer, and what it is made of."""
         operation = self.operations[int(rng.integers(len(self.operations)))]
         a, b = (int(n) for n in rng.integers(10**self.level, size=2))
         if operation == "multiply":
@@ -50,12 +65,7 @@ class Arithmetic(Env):
             a, b = max(a, b), min(a, b)
         sign, work = OPERATIONS[operation]
         _, result = work(a, b)
-        return Task(
-            f"What is {a} {sign} {b}?",
-            str(result),
-            difficulty=self.level,
-            metadata={"operation": operation, "a": a, "b": b},
-        )
+        return f"What is {a} {sign} {b}?", str(result), {"operation": operation, "a": a, "b": b}
 
     @reward
     def correct(self, turn: Turn) -> bool:

@@ -15,7 +15,8 @@ import torch
 
 from swannery.policies import GenerationRequest, PolicyError, TransformersPolicy, open_policy
 from swannery.policies import fetch as module
-from swannery.policies.transformers_engine import TransformersEngine, Unserved
+from swannery.policies.transformers_attention import Unserved
+from swannery.policies.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,7 +11,7 @@ from swannery.rl.section import Section
 KEYS = {
     "": "name output seed runtime num_threads checkpoint_every imports",
     "environments": "id weight options reasoning_budgets",
-    "policy": "preset vocab_size folder exact_replay",
+    "policy": "preset vocab_size folder lora_rank lora_alpha exact_replay",
     "sft": "steps batch_size takes_per_task learning_rate warmup_steps decay_share by cut_share balance_rate aux_loss",
     "rl": "steps prompts_per_step group_size updates_per_step learning_rate decay_share temperature top_k top_p old_policy entropy_share "
     "replay_routes balance_rate lookahead in_flight",
