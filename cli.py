@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from .rl.config import RunConfig
 
 USER_ERROR = 2
 
@@ -51,34 +54,43 @@ def plain(text: str) -> str:
 @told
 def train(arguments: list[str]) -> int:
     """Start or resume a run."""
-    from .rl.config import ConfigError, load_config
+    from .rl.config import ConfigError
     from .rl.controller import resume_config
     from .rl.preflight import preflight
     from .rl.run_folder import RunFolder
 
     if arguments[:1] == ["--resume"]:
-        if len(arguments) != 2:
-            raise ConfigError("--resume takes one run folder and nothing else: the run's own configuration is used")
+        if len(arguments) < 2 or arguments[1].startswith("-"):
+            raise ConfigError("name the run to go on with, as in: swannery train --resume runs/quickstart-001")
+        change, rest = "--allow-config-change" in arguments, [w for w in arguments[2:] if w != "--allow-config-change"]
         folder = RunFolder.open(Path(arguments[1]))
-        return _train(load_config(resume_config(folder)), folder)
+        config = _overridden(resume_config(folder), rest, f"swannery train --resume {arguments[1]}")
+        return _train(config, folder, allow_config_change=change)
     if not arguments or arguments[0].startswith("-"):
         if arguments[:1] in (["-h"], ["--help"]):
             arguments = ["quickstart", "--help"]
         else:
             raise ConfigError("name a configuration first, as in: swannery train quickstart --rl.steps 50")
-    values, arguments = _with_algorithm(_values(arguments[0]), arguments)
-    config = load_config(values)
-    chosen = tyro.cli(
-        tyro.conf.AvoidSubcommands[type(config)],  # type: ignore[misc]
-        default=config,
-        args=arguments[1:],
-        prog=f"swannery train {arguments[0]}",
-    )
-    config = load_config(chosen.model_dump(mode="json"))
+    config = _overridden(_values(arguments[0]), arguments[1:], f"swannery train {arguments[0]}")
     preflight(config)
     folder = RunFolder.create(Path(config.output) if config.output else None, config.name)
     folder.write_json("config.json", config.model_dump(mode="json"))
     return _train(config, folder)
+
+
+def _overridden(values: dict[str, Any], arguments: list[str], prog: str) -> RunConfig:
+    """A configuration with what was said on the command line in its place."""
+    from .rl.config import load_config
+
+    values, arguments = _with_algorithm(values, arguments)
+    config = load_config(values)
+    chosen = tyro.cli(
+        tyro.conf.AvoidSubcommands[type(config)],  # type: ignore[misc]
+        default=config,
+        args=arguments,
+        prog=prog,
+    )
+    return load_config(chosen.model_dump(mode="json"))
 
 
 def _with_algorithm(values: dict[str, Any], arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -116,7 +128,7 @@ def _values(name: str) -> dict[str, Any]:
     }
 
 
-def _train(config: Any, folder: Any) -> int:
+def _train(config: RunConfig, folder: Any, *, allow_config_change: bool = False) -> int:
     from .rl.controller import Controller, Interrupted
     from .rl.display import Display
     from .rl.process import prepare
@@ -125,7 +137,7 @@ def _train(config: Any, folder: Any) -> int:
     terminal = console()
     prepare(config.num_threads)
     start = time.monotonic()
-    controller = Controller(config, folder, Display(terminal))
+    controller = Controller(config, folder, Display(terminal), allow_config_change=allow_config_change)
     try:
         controller.run()
     except Interrupted as stop:

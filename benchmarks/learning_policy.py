@@ -31,6 +31,7 @@ from swannery.kernels.packing import Packing
 from swannery.policies import HybridConfig, HybridModel
 from swannery.policies.calculator import count_parameters, flops_per_token
 from swannery.rl import Learner, RouterTraining, TrainBatch
+from swannery.rl.batch import Origin
 from swannery.rl.policy_loss import negative_log_likelihood
 from swannery.rl.process import prepare
 
@@ -89,7 +90,7 @@ def batch_of(rows: np.ndarray) -> TrainBatch:
         token_ids_N=rows[:, :-1].reshape(-1), routes_NEK=None, lengths=(length - 1,) * count, parents=(-1,) * count,
         positions_T=at, targets_T=rows[:, 1:].reshape(-1)[at], advantages_T=none, rollout_logprobs_T=none,
         weights_T=none + 1, temperatures_T=none + 1, versions_T=zeros, num_trained_tokens=float(size), support_TS=None,
-        origins=(("language", 0, 0),), sample_T=zeros, turn_T=zeros, place_T=zeros, oldest_T=zeros,
+        origins=(Origin("language", 0, 0, 0, 0),), sample_T=zeros, turn_T=zeros, place_T=zeros, oldest_T=zeros,
     )  # fmt: skip
 
 

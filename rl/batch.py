@@ -11,11 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from .bins import best_fit
 from .trajectory import Trajectory
+
+
+class Origin(NamedTuple):
+    """Where a sample comes from."""
+
+    env_id: str
+    task_seed: int
+    group: int
+    rollout: int
+    branch: int
+
+    @staticmethod
+    def of(trajectory: Trajectory) -> Origin:
+        return Origin(trajectory.env_id, trajectory.task_seed, trajectory.group, trajectory.rollout, trajectory.branch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +53,8 @@ class TrainBatch:
     support_TS: np.ndarray | None
     """The ids that could be sampled at each trained token, -1 behind them (a row of -1: all). None: all everywhere."""
     # Where each trained token comes from, for whoever asks why it differs.
-    origins: tuple[tuple[str, int, int], ...]
-    """Environment, task seed and rollout of each sample."""
+    origins: tuple[Origin, ...]
+    """Of each sample."""
     sample_T: np.ndarray
     turn_T: np.ndarray
     place_T: np.ndarray
@@ -123,7 +138,7 @@ class _Packer:
         self.parents: list[int] = []
         self.streams: list[tuple[np.ndarray, ...]] = []
         self.supports: list[np.ndarray | None] = []
-        self.origins: list[tuple[str, int, int]] = []
+        self.origins: list[Origin] = []
         self.rewards: list[np.ndarray] = []
         self.ends: list[int] = []
         self.goes_on: list[bool] = []
@@ -177,7 +192,7 @@ class _Packer:
                 _oldest(trajectory.policy_versions)[trained],
             )
         )
-        self.origins.append((trajectory.env_id, trajectory.task_seed, trajectory.rollout))
+        self.origins.append(Origin.of(trajectory))
 
     def finish(self, num_trained_tokens: float) -> TrainBatch:
         streams = [np.concatenate(stream) for stream in zip(*self.streams, strict=True)]

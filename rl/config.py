@@ -181,6 +181,8 @@ class RunConfig(Section):
     num_threads: int = Field(default=0, ge=0)
     """Of torch; 0 is one a core."""
     checkpoint_every: int = Field(default=25, ge=1)
+    trace_every: int = Field(default=1, ge=0)
+    """Keep each sampled token of every so many steps, and why it was trained or not (trace.py); 0: none."""
     imports: tuple[str, ...] = ()
     """Python files that register environments of one's own."""
     environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)

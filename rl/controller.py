@@ -15,7 +15,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -25,17 +25,13 @@ import safetensors.torch
 
 from ..environments import Env
 from ..policies import (
-    HybridModel,
     PauseMode,
     Policy,
     Renderer,
-    Tokenizer,
     TransformersPolicy,
-    lora,
     make_engine,
     make_renderer,
     open_policy,
-    preset,
     weights_hash,
 )
 from ..policies.batching import BatchingEngine
@@ -44,28 +40,29 @@ from ..policies.sampling import stream_seed
 from ..policies.trainable import Trainable, frozen_copy
 from ..policies.training import checkpoint_files, finished_files, trainable
 from .admission import Admission, Prompt
-from .algorithms.ppo import PPO
 from .batch import TrainBatch
+from .beginning import new_critic, new_learner, new_policy
 from .buffer import GroupBuffer, Trained
+from .checkpoint import Checkpoints, accept_config
 from .config import EnvironmentConfig, RunConfig
 from .critic import Critic
-from .demonstrations import training_text
 from .display import Display
-from .evaluation import Score, evaluate, evaluation_budget
 from .explain import early_warnings
-from .learner import Learner, RouterTraining, StepMetrics
+from .faults import fault
+from .held_out import evaluate_run
+from .learner import Learner, StepMetrics
 from .metrics import environment_row, step_record
 from .mismatch import MismatchMonitor
+from .patience import watch_rollouts, watch_update
 from .preflight import make_environment
 from .run_folder import RunError, RunFolder, write_folder
 from .runner import EnvironmentPool, rollout
 from .scoring import informative
 from .state import PHASES, State
+from .trace import StepTrace, batch_bytes
 from .trajectory import Group
 from .update import PolicyUpdate
 from .warm_start import decayed, warm_start
-
-TOKENIZER_EPISODES = 300
 
 
 class Interrupted(Exception):
@@ -79,8 +76,12 @@ class Interrupted(Exception):
 class Controller:
     """One run, from its configuration to its report."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, display: Display) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, display: Display, *, allow_config_change: bool = False
+    ) -> None:
         self.config, self.folder, self.display = config, folder, display
+        self.allow_config_change = allow_config_change
+        self.checkpoints = Checkpoints(folder)
         self.monitor = MismatchMonitor(stale_states=config.rl.lookahead > 0 and config.rl.in_flight == "keep")
         self.envs: dict[str, Env] = {env.id: make_environment(env) for env in config.environments}
         self.pools = {env.id: EnvironmentPool(_maker(env)) for env in config.environments}
@@ -107,14 +108,17 @@ class Controller:
                 self._enter("rl")
             if self.state.phase == "rl":
                 if self.config.rl.steps:
-                    self._evaluate("before")
+                    evaluate_run(self, "before")
                     asyncio.run(self._reinforce())
                     self.folder.write_json("mismatch.json", self.monitor.report())
                 self._enter("done")
-            self._evaluate("after")
+            evaluate_run(self, "after")
+            self.checkpoints.wait()
             write_folder(self.folder.path / "policy", finished_files(self.policy))
 
     def close(self) -> None:
+        with suppress(Exception):  # what was raised already is what matters
+            self.checkpoints.wait()
         for pool in self.pools.values():
             pool.close()
         for env in self.envs.values():
@@ -125,17 +129,19 @@ class Controller:
     def _prepare(self) -> None:
         found = self.folder.load_checkpoint()
         if found is None:
-            self._take(self._new_policy())
-            self.learner = self._new_learner()
+            self._take(new_policy(self.config, self.envs, self.display.say))
+            self._new_learners()
             self._save()
             return
         path, state, aside = found
         for line in aside:
             self.display.console.print(f"[yellow]{line}[/]")
+        now = self.config.model_dump(mode="json")
+        accept_config(self.folder, state.get("config"), now, change=self.allow_config_change)
         self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
         self.admission.load_state(self.state.data)
         self._take(open_policy(path))
-        self.learner = self._new_learner()
+        self._new_learners()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
         if self.critic is not None:
             self.critic.load_state(safetensors.torch.load_file(path / "critic.safetensors"))
@@ -148,40 +154,18 @@ class Controller:
         if isinstance(policy, Policy):
             policy.model.exact = self.config.policy.exact_replay
 
-    def _new_policy(self) -> Policy | TransformersPolicy:
-        config = self.config.policy
-        if config.folder:
-            policy = open_policy(policy_folder(config.folder))
-            if config.lora_rank:
-                lora.add_lora(policy.model, rank=config.lora_rank, alpha=config.lora_alpha, seed=self.config.seed)
-            return policy
-        self.display.say("Training the tokenizer on the environments' own text ...")
-        texts = training_text(self.envs, TOKENIZER_EPISODES)
-        tokenizer = Tokenizer.train(texts, config.vocab_size)
-        model = HybridModel(preset(config.preset, vocab_size=config.vocab_size), seed=self.config.seed)
-        return Policy(model, tokenizer)
-
-    def _new_learner(self) -> Learner:
-        if self.state.phase == "sft":
-            sft = self.config.sft
-            routers = RouterTraining(weights=True, bias_rate=sft.balance_rate, aux_loss=sft.aux_loss)
-            optimizer = (
-                "muon" if isinstance(self.policy, Policy) else "adamw"
-            )  # muon is for weights that begin at random
-            return Learner(self.model, optimizer=optimizer, lr=sft.learning_rate, routers=routers)
-        rl, model = self.config.rl, self.model
-        chosen = [algorithm for algorithm in self.config.algorithms.values() if isinstance(algorithm, PPO)]
-        if chosen and self.state.phase == "rl":
-            self.critic = Critic(model, lr=chosen[0].critic_learning_rate, value_clip=chosen[0].value_clip)
-        if self.config.kl.coefficient and self.state.phase == "rl":
-            self.reference = frozen_copy(model)
-        return Learner(model, optimizer="adamw", lr=rl.learning_rate, routers=RouterTraining(bias_rate=rl.balance_rate))
+    def _new_learners(self) -> None:
+        phase, config = self.state.phase, self.config
+        self.learner = new_learner(config, phase, self.model)
+        if phase == "rl":
+            self.critic = new_critic(config, self.model)
+            self.reference = frozen_copy(self.model) if config.kl.coefficient else None
 
     def _enter(self, phase: str) -> None:
         if phase == "rl" and self.config.sft.steps:
             write_folder(self.folder.path / "policy-sft", finished_files(self.policy))
         self.state.phase, self.state.step = phase, 0
-        self.learner = self._new_learner()
+        self._new_learners()
         self._save()
 
     def _save(self) -> None:
@@ -197,14 +181,18 @@ class Controller:
             files["critic.safetensors"] = safetensors.torch.save(self.critic.state())
         if self.reference is not None:
             files["reference.safetensors"] = safetensors.torch.save(self.reference.state_dict())
-        self.folder.save_checkpoint(f"{number:07d}-{state.phase}", files, asdict(state))
+        self.checkpoints.save(
+            f"{number:07d}-{state.phase}", files, {**asdict(state), "config": self.config.model_dump(mode="json")}
+        )
 
     def after_step(self, total: int) -> None:
-        """Save when it is time, and at once when a signal came."""
+        """Begin to save when it is time, and save at once when a signal came."""
         if self._stop is not None or self.state.step % self.config.checkpoint_every == 0 or self.state.step == total:
             with self.timed("save"):
                 self._save()
+        fault("step.end")
         if self._stop is not None:
+            self.checkpoints.wait()
             raise Interrupted(self._stop)
 
     @contextmanager
@@ -240,7 +228,7 @@ class Controller:
     async def _reinforce(self) -> None:
         """The one loop. How far rollouts run ahead of the weights is the buffer's lookahead, nothing else."""
         config, state = self.config.rl, self.state
-        async with self._engine(config.prompts_per_step * config.group_size, ahead=config.lookahead > 0) as engine:
+        async with self.engine(config.prompts_per_step * config.group_size, ahead=config.lookahead > 0) as engine:
             room = config.prompts_per_step
             if config.lookahead:  # as many groups as the engine has slots for, and one to come
                 room = -(-self.config.generation.num_slots // config.group_size) + 1
@@ -258,6 +246,7 @@ class Controller:
     async def _one_step(self, engine: BatchingEngine, buffer: GroupBuffer, phase: Any) -> None:
         config, state = self.config.rl, self.state
         before = engine.metrics.to_dict()
+        fault("step.begin")
         with self.timed("roll_out"):
             while state.admitted < min(state.step + config.lookahead + 1, config.steps):
                 buffer.admit(self.admission.prompts(state.admitted, config.prompts_per_step))
@@ -267,6 +256,7 @@ class Controller:
         for one in taken:
             self.admission.observe(one.prompt, one.group)
         groups = [one.group for one in taken]
+        watch_rollouts(state, groups)
         with self.timed("learn"):
             steps = await asyncio.to_thread(self._learn, groups) if config.lookahead else self._learn(groups)
         await self._publish(engine)
@@ -296,10 +286,12 @@ class Controller:
         """The group of a prompt. Rollouts that faulted are left out of it."""
         specs = self.admission.specs(prompt)
         played = await asyncio.gather(*(rollout(self.pools[s.env_id], engine, renderer, s) for s in specs))
+        fault("rollout.deliver")
         return Group.of(prompt.env_id, prompt.task_seed, prompt.number, played)
 
     async def _publish(self, engine: BatchingEngine) -> None:
         """Give the engine the new weights, in the middle of what it samples."""
+        fault("weights.publish")
         if self.config.rl.lookahead:
             await engine.pause(PauseMode(self.config.rl.in_flight))
         engine.load_weights(self.policy.model.state_dict(), self.state.policy_version)
@@ -310,16 +302,32 @@ class Controller:
         """The optimizer steps of one step's groups."""
         config, state = self.config.rl, self.state
         update = PolicyUpdate(self.config, self.learner, self.critic, self.reference)
+        every = self.config.trace_every
+        trace = StepTrace(self.config, groups) if every and state.step % every == 0 else None
+
+        def observe(number: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:
+            self._observe(number, batch, logprobs_T)
+            if trace is not None:
+                trace.observe(number, batch, logprobs_T)
+
         steps = update(
             groups,
             seed=stream_seed(self.config.seed, "order", state.step),
             lr_scale=decayed(state.step, config.steps, config.decay_share),
-            observe=self._observe,
+            observe=observe,
+            skipped=self._dump,
         )
+        if trace is not None:
+            self.folder.write_trace(state.step, trace.to_bytes())
         for metrics in steps:
-            self.guard(metrics)
+            watch_update(state, metrics)
         state.policy_version += 1
         return steps
+
+    def _dump(self, update: int, batches: list[TrainBatch]) -> None:
+        """Keep what made a gradient that is not finite."""
+        path = self.folder.write_dump(f"{self.state.step:07d}-{update}.npz", batch_bytes(batches))
+        self.display.console.print(f"[yellow]an update was skipped:[/] its gradient is not finite; its samples: {path}")
 
     def _observe(self, update: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:
         """Show the monitor a batch; a new alarm is told at once and kept in the run folder."""
@@ -350,47 +358,9 @@ class Controller:
                     f"[yellow]{finding.name}:[/] {finding.evidence}. {finding.cure}", highlight=False
                 )
 
-    def guard(self, metrics: StepMetrics) -> None:
-        if metrics.skipped:
-            self.state.add(skipped_steps=1)
-            if self.state.counts["skipped_steps"] >= 10:
-                raise RunError("10 steps had gradients that are not finite; the learning rate is the first suspect")
-
-    # Evaluation.
-
-    def _evaluate(self, when: str) -> None:
-        """Sampled and greedy scores on held-out tasks, kept in evaluation-WHEN.json. Done once, also over a resume."""
-        name, config = f"evaluation-{when}.json", self.config.evaluation
-        if not config.num_tasks or self.folder.read_json(name) is not None:
-            return
-        with self.timed(f"evaluate_{when}"):
-            scores: list[Score] = []
-            total = 2 * config.num_tasks * len(self.envs)
-            with self.display.phase(f"Held-out, {when}", total) as phase:
-                for temperature in (1.0, 0.0):
-                    scores += asyncio.run(self._scores(temperature, phase.advance))
-        self.folder.write_json(name, [score.to_dict() for score in scores])
-
-    async def _scores(self, temperature: float, on_episode: Any) -> list[Score]:
-        async with self._engine(self.config.generation.num_slots) as engine:
-            scores, _ = await evaluate(
-                self.envs,
-                self.pools,
-                engine,
-                make_renderer(self.policy),
-                split=self.config.evaluation.split,
-                num_tasks=self.config.evaluation.num_tasks,
-                temperature=temperature,
-                max_new_tokens=self.config.generation.max_new_tokens,
-                budgets={env_id: evaluation_budget(self.admission.budgets(env_id)) for env_id in self.envs},
-                grace=self.config.generation.budget_grace,
-                on_episode=on_episode,
-            )
-        return scores
-
     # Small things.
 
-    def _engine(self, num_slots: int, *, ahead: bool = False) -> BatchingEngine:
+    def engine(self, num_slots: int, *, ahead: bool = False) -> BatchingEngine:
         """An engine of the policy. One that samples while the learner works has weights of its own and waits for nobody."""
         policy, options = self.policy, {"synchronous": not ahead}
         if ahead:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..kernels.router import balance_loss
 from ..policies.trainable import Trainable
 from .batch import TrainBatch
+from .faults import fault
 from .muon import Muon
 from .optimizer import load_optimizer_state, optimizer_state
 from .policy_loss import Loss, Streams, negative_log_likelihood
@@ -54,6 +55,8 @@ class StepMetrics:
     idle_experts: float = 0.0
     """The share of experts that were given no token."""
     skipped: bool = False
+    suspects: tuple[int, ...] = ()
+    """The batches whose loss is not finite, or all where a gradient alone is not. Empty but for a skipped step."""
     model_s: float = 0.0
     """Seconds of forward and backward passes."""
 
@@ -131,6 +134,7 @@ class Learner:
 
         A gradient that is not finite skips the step and is reported.
         """
+        losses: list[float] = []
         metrics = StepMetrics(num_packed_tokens=sum(len(batch.token_ids_N) for batch in batches))
         loads = self.model.loads()
         for batch in batches:
@@ -139,7 +143,7 @@ class Learner:
             value, logprobs_T, entropy_T, routes_NEK = self._score(batch, loss, share)
             value.backward()
             metrics.model_s += time.perf_counter() - began
-            metrics.loss += float(value.detach())
+            losses.append(float(value.detach()))
             metrics.entropy += float(entropy_T.sum())
             rollout_T = torch.from_numpy(batch.rollout_logprobs_T)
             metrics.drift += float((logprobs_T.detach() - rollout_T).abs().sum())
@@ -150,9 +154,15 @@ class Learner:
         metrics.max_violation, metrics.idle_experts = loads.max_violation, loads.idle_share
         metrics.entropy /= max(metrics.num_trained_tokens, 1)
         metrics.drift /= max(metrics.num_trained_tokens, 1)
+        metrics.loss = sum(losses)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if parameters and fault("learner.gradient"):
+            parameters[0].grad.fill_(math.nan)  # type: ignore[union-attr]
         metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)) if parameters else 0.0
         metrics.skipped = not (math.isfinite(metrics.grad_norm) and math.isfinite(metrics.loss))
+        if metrics.skipped:
+            wrong = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
+            metrics.suspects = tuple(wrong or range(len(batches)))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * lr_scale

@@ -136,7 +136,9 @@ class MismatchMonitor:
             origin = batch.origins[batch.sample_T[at]]
             routes = [] if batch.routes_NEK is None else batch.routes_NEK[batch.positions_T[at]].tolist()
             token = WorstToken(
-                *origin,
+                env_id=origin.env_id,
+                task_seed=origin.task_seed,
+                rollout=origin.rollout,
                 turn=int(batch.turn_T[at]),
                 position=int(batch.place_T[at]),
                 token_id=int(batch.targets_T[at]),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .board import Board
+from .faults import fault
 
 KEEP_CHECKPOINTS = 2
 
@@ -97,9 +98,22 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, and its numbers to tensorboard's. Numbers that are not finite become null."""
-        with open(self.path / "metrics.jsonl", "a") as file, told_of_space(self.path):
-            file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
+        with told_of_space(self.path):
+            fault("log.append")
+        self.append("metrics.jsonl", {key: _finite(value) for key, value in record.items()})
+        with told_of_space(self.path):
             self.board.write(record)
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """One more line of JSON. A full disk leaves no half of it."""
+        with told_of_space(self.path), open(self.path / name, "ab", buffering=0) as file:
+            end, line = file.seek(0, os.SEEK_END), json.dumps(record).encode() + b"\n"
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, "a part of the line was written")
+            except OSError:
+                file.truncate(end)
+                raise
 
     def records(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
@@ -115,6 +129,23 @@ class RunFolder:
         at = (phases.index(phase), step)
         kept = [r for r in self.records() if (phases.index(r["phase"]), r["step"]) < at]
         write_file(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept).encode())
+        for path in (self.path / "trace").glob("*.npz"):
+            if phase == "sft" or (phase == "rl" and int(path.stem) >= step):
+                path.unlink()
+
+    def write_trace(self, step: int, content: bytes) -> None:
+        """A step's tokens. Not synced: what a crash of the machine takes of it is lost."""
+        (self.path / "trace").mkdir(exist_ok=True)
+        write_file(self.trace_file(step), content, sync=False)
+
+    def trace_file(self, step: int) -> Path:
+        return self.path / "trace" / f"{step:07d}.npz"
+
+    def write_dump(self, name: str, content: bytes) -> Path:
+        """What made a gradient that is not finite."""
+        (self.path / "nonfinite").mkdir(exist_ok=True)
+        write_file(self.path / "nonfinite" / name, content)
+        return self.path / "nonfinite" / name
 
     # Folders of files, as checkpoints are.
 
@@ -179,14 +210,19 @@ def told_of_space(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write a file beside its name, sync it, and rename it into place."""
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         with told_of_space(path):
-            _write_synced(temporary, data)
+            if sync:
+                _write_synced(temporary, data)
+            else:
+                temporary.write_bytes(data)
+            fault("save.rename")
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            if sync:
+                _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -202,23 +238,30 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             for name, data in files.items():
                 _write_synced(temporary / name, data)
             _sync_folder(temporary)
-            if path.exists():
-                shutil.rmtree(path)
+            fault("save.rename")
+            old = path.with_name(f".old-{path.name}")
+            if path.exists():  # a folder is not replaced in one move: until the new one is there the old one is kept
+                shutil.rmtree(old, ignore_errors=True)
+                os.rename(path, old)
             os.rename(temporary, path)
             _sync_folder(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def _write_synced(path: Path, data: bytes) -> None:
+    fault("save.write")
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
+        fault("save.fsync")
         os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:
+    fault("save.sync")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -50,9 +50,10 @@ class PolicyUpdate:
         seed: int,
         lr_scale: float = 1.0,
         observe: Callable[[int, TrainBatch, np.ndarray], None] | None = None,
+        skipped: Callable[[int, list[TrainBatch]], None] | None = None,
     ) -> list[StepMetrics]:
         """The optimizer steps, in an order of groups that `seed` fixes. `observe` is told the number of each step and shown its batches
-        with the learner's log-probabilities."""
+        with the learner's log-probabilities, `skipped` the number of one that was skipped and the batches that are to blame."""
         scored = self.score(groups)
         order = np.random.default_rng(seed).permutation(len(scored))
         chosen = [[scored[i] for i in part] for part in np.array_split(order, self.config.rl.updates_per_step)]
@@ -62,6 +63,8 @@ class PolicyUpdate:
         for number, batches in enumerate(parts):
             shown = None if observe is None else lambda batch, logprobs_T, n=number: observe(n, batch, logprobs_T)
             metrics.append(self.learner.step(batches, loss, lr_scale=lr_scale, observe=shown))
+            if skipped is not None and metrics[-1].skipped:
+                skipped(number, [batches[index] for index in metrics[-1].suspects])
         return metrics
 
     def score(self, groups: Sequence[Group]) -> list[Scored]:

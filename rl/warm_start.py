@@ -8,6 +8,7 @@ from ..environments import EnvironmentFault
 from ..policies import Renderer, make_renderer
 from .batch import Sample, micro_batches, pack, total_weight
 from .demonstrations import demonstrate
+from .patience import watch_update
 from .policy_loss import negative_log_likelihood
 from .runner import limit_of
 
@@ -34,7 +35,7 @@ def warm_start(run: Controller) -> None:
                 scale = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
                 scale *= decayed(state.step, config.steps, config.decay_share)
                 metrics = run.learner.step(batches, negative_log_likelihood, lr_scale=scale)
-            run.guard(metrics)
+            watch_update(state, metrics)
             state.step += 1
             figures = {key: getattr(metrics, key) for key in ("loss", "grad_norm", "max_violation", "idle_experts")}
             run.folder.log({"phase": "sft", "step": state.step - 1, **figures})

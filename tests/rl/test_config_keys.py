@@ -9,7 +9,7 @@ from swannery.rl.algorithms import ALGORITHMS
 from swannery.rl.section import Section
 
 KEYS = {
-    "": "name output seed runtime num_threads checkpoint_every imports",
+    "": "name output seed runtime num_threads checkpoint_every trace_every imports",
     "environments": "id weight options reasoning_budgets",
     "policy": "preset vocab_size folder lora_rank lora_alpha exact_replay",
     "sft": "steps batch_size takes_per_task learning_rate warmup_steps decay_share by cut_share balance_rate aux_loss",
