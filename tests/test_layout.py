@@ -49,10 +49,23 @@ def test_arrows_run_one_way(room: str) -> None:
 def test_environments_need_neither_torch_nor_ray() -> None:
     code = (
         "import sys, swannery.environments; "
-        "heavy = {'torch', 'ray', 'transformers', 'tokenizers', 'reasoning_gym'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'ray', 'transformers', 'tokenizers', 'datasets', 'trl', 'reasoning_gym'} & set(sys.modules); "
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_kernels_is_no_regular_package() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()  # it would shadow the `kernels` that transformers probes for
+
+
+def test_trl_and_datasets_have_one_door() -> None:
+    """trl itself is imported nowhere: its trainer calls us (rl/trl.py)."""
+    importing: dict[str, set[str]] = {"trl": set(), "datasets": set()}
+    for path in (path for room in CODE for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            for name in {name.split(".")[0] for name in names} & set(importing):
+                importing[name].add(path.relative_to(ROOT).as_posix())
+    assert importing == {"trl": set(), "datasets": {"rl/trl.py"}}
