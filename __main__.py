@@ -1,4 +1,4 @@
-"""The command line: train, eval, sample, fetch, check, new, doctor.
+"""The command line: train, eval, explain, trace, sample, fetch, check, new, doctor.
 
 A person's mistake ends with one message and exit code 2, never with a traceback. Heavy libraries are imported by the verb
 that needs them.
@@ -18,6 +18,7 @@ usage: swannery VERB ...
   train --resume RUN                    go on with a run that was stopped or killed
   eval RUN_OR_POLICY [--key value ...]  held-out accuracy with intervals
   explain RUN                           why it does not learn, and which setting to change
+  trace RUN [--step N] [--env ID]       every token of a step: trained or not, by how much, why not
   sample RUN_OR_POLICY [--env ID]       one transcript: reasoning, tool calls, rewards, token mask
   fetch smollm2                         a real policy, converted once into a cached folder
   check ID... | FILE.py | --all         what is wrong with an environment, with causes and cures
@@ -31,7 +32,8 @@ VERBS = {
     "train": "cli:train",
     "eval": "cli_policies:evaluate",
     "sample": "cli_policies:sample",
-    "explain": "cli:explain",
+    "explain": "cli_runs:explain",
+    "trace": "cli_runs:trace",
     "fetch": "cli_policies:fetch",
     "check": "cli_environments:check",
     "new": "cli_environments:new",

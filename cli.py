@@ -154,28 +154,6 @@ def _train(config: RunConfig, folder: Any, *, allow_config_change: bool = False)
 
 
 @told
-def explain(arguments: list[str]) -> int:
-    """Why a run does not learn. Exit code 1 where something was found."""
-    from .rl.config import ConfigError
-    from .rl.explain import explain as findings_of
-    from .rl.run_folder import RunFolder
-
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise ConfigError("name a run folder, as in: swannery explain runs/quickstart-000")
-    folder = RunFolder(Path(arguments[0]))
-    records, config = folder.records(), folder.read_json("config.json")
-    if not isinstance(config, dict):
-        raise ConfigError(f"{folder.path} is no run folder: config.json is missing")
-    terminal, found = Console(), findings_of(config, records)
-    for finding in found:
-        terminal.print(f"[bold]{finding.name}[/]  {plain(finding.evidence)}", highlight=False, soft_wrap=True)
-        terminal.print(f"    {plain(finding.cure)}", highlight=False, soft_wrap=True)
-    if not found:
-        terminal.print(f"nothing found in {len(records)} steps", highlight=False)
-    return 1 if found else 0
-
-
-@told
 def doctor(arguments: list[str]) -> int:
     """What this machine has. Exit code 1 where something needed is missing."""
     tyro.cli(tyro.conf.AvoidSubcommands[_NoArguments], args=arguments, prog="swannery doctor")

@@ -56,7 +56,7 @@ def report(benchmark: str, figures: Mapping[str, float], bars: Mapping[str, tupl
         name: {
             "value": figures[name],
             "bar": f"{sign} {bar:g}",
-            "passes": figures[name] >= bar if sign == ">=" else figures[name] <= bar,
+            "passes": bool(figures[name] >= bar if sign == ">=" else figures[name] <= bar),
         }
         for name, (sign, bar) in bars.items()
         if name in figures

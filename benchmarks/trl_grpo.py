@@ -181,13 +181,13 @@ def trl_clock(name: str, tokenizer: Any, lengths: Sequence[int], batch: int, ste
         model.generate = ending
 
     class Timed(GRPOTrainer):
-        def _generate(self, *args: Any) -> Any:
+        def _generate(self, *args: Any) -> Any:  # type: ignore[override]
             with clock.part("generation"):
                 found = super()._generate(*args)
             assert [len(ids) for ids in found[1]] == list(lengths)
             return found
 
-        def _generate_and_score_completions(self, *args: Any) -> Any:
+        def _generate_and_score_completions(self, *args: Any) -> Any:  # type: ignore[override]
             with clock.part("rollout"):
                 return super()._generate_and_score_completions(*args)
 
@@ -209,8 +209,9 @@ def trl_clock(name: str, tokenizer: Any, lengths: Sequence[int], batch: int, ste
             num_iterations=1, temperature=1.0, top_k=0, top_p=1.0, beta=0.0, bf16=False, gradient_checkpointing=False, report_to="none",
             generation_kwargs={"min_new_tokens": NEW} if min(lengths) == NEW else {}, save_strategy="no", logging_strategy="no",
         )  # fmt: skip
+        scored: Any = episodes.reward
         trainer = Timed(
-            model, episodes.reward, args=args, train_dataset=episodes.dataset(PROMPTS), processing_class=tokenizer, callbacks=[Steps()]
+            model, scored, args=args, train_dataset=episodes.dataset(PROMPTS), processing_class=tokenizer, callbacks=[Steps()]
         )  # fmt: skip
         trainer.train()
     episodes.close()

@@ -265,7 +265,7 @@ class Controller:
         state.pending = [list(prompt) for prompt in buffer.pending]
         model_s = engine.metrics.model_s - before["model_s"] + sum(m.model_s for m in steps)
         state.add(sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"], seconds_rl_model=model_s)
-        rows = {env_id: environment_row([g for g in groups if g.env_id == env_id]) for env_id in self.envs}
+        rows = {env_id: environment_row([one for one in taken if one.group.env_id == env_id]) for env_id in self.envs}
         self._log_step(rows, steps, taken)
         mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
         phase.advance(f"mean reward {mean:.2f}", rows)

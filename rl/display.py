@@ -17,8 +17,11 @@ COLUMNS = {
     "sampled_tokens": "tokens",
     "turns": "turns",
     "truncated": "truncated",
+    "budget_asked": "budget",
+    "reasoning_tokens": "reasoned",
     "budget_hit": "budget hit",
     "left_out": "left out",
+    "lag": "lag",
 }
 
 

@@ -12,15 +12,16 @@ from .buffer import Trained
 from .evaluation import budget_violations
 from .learner import StepMetrics
 from .scoring import informative
-from .trajectory import Group
 
 
-def environment_row(groups: list[Group]) -> dict[str, float]:
-    """An environment's figures of one step."""
+def environment_row(taken: Sequence[Trained]) -> dict[str, float]:
+    """An environment's figures of one step, of the groups that it took."""
+    groups = [one.group for one in taken]
     played = [branches for group in groups for branches in group.rollouts]
     faults = Counter(kind for group in groups for kind in group.faults)
     row: dict[str, float] = {"left_out": float(sum(faults.values())), "rollouts": float(len(played))}
     row |= {f"left_out_{kind}": float(count) for kind, count in faults.items()}
+    row |= {"lag": float(np.mean([one.lag for one in taken]))} if taken else {}
     if not played:
         return row
     turns = [turn for branches in played for turn in branches[-1].turns]

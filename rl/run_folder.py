@@ -138,6 +138,10 @@ class RunFolder:
         (self.path / "trace").mkdir(exist_ok=True)
         write_file(self.trace_file(step), content, sync=False)
 
+    def traced(self) -> list[int]:
+        """The steps that have a trace."""
+        return sorted(int(path.stem) for path in (self.path / "trace").glob("*.npz") if path.stem.isdigit())
+
     def trace_file(self, step: int) -> Path:
         return self.path / "trace" / f"{step:07d}.npz"
 

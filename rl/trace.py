@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..environments.guess import nearest
 from .batch import Origin, TrainBatch
-from .config import RunConfig
+from .config import ConfigError, RunConfig
 from .scoring import informative
 from .trajectory import Group, Trajectory
 
@@ -125,6 +126,47 @@ def read_trace(content: bytes) -> dict[str, Any]:
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         rows: dict[str, Any] = {name: found[name] for name in COLUMNS}
         return rows | {"environments": found["environments"].tolist()}
+
+
+def summary(rows: dict[str, Any]) -> list[dict[str, str]]:
+    """Tokens by environment and reason, in words."""
+    lines = []
+    for number, env_id in enumerate(rows["environments"]):
+        mine = rows["environment"] == number
+        trained = mine & (rows["reason"] == 0)
+        apart = np.abs(rows["rollout_logprob"] - rows["learner_logprob"])[trained & (rows["update"] == 0)]
+        counts = {reason: int((mine & (rows["reason"] == index)).sum()) for index, reason in enumerate(REASONS)}
+        lines.append(
+            {
+                "environment": env_id,
+                **{reason: str(count) for reason, count in counts.items()},
+                "engine - learner": f"{apart.max():.1e}" if len(apart) else "-",
+                "mean |advantage|": f"{np.abs(rows['advantage'][trained]).mean():.3f}" if trained.any() else "-",
+            }
+        )
+    return lines
+
+
+def pick(rows: dict[str, Any], env_id: str, group: int, rollout: int) -> np.ndarray:
+    """The rows of the first rollout that fits. ConfigError where none does."""
+    known = rows["environments"]
+    if env_id and env_id not in known:
+        raise ConfigError(f"this run has no environment {env_id!r}. {nearest(env_id, known)}")
+    fits = np.ones(len(rows["token"]), bool)
+    for name, value in (("environment", known.index(env_id) if env_id else -1), ("group", group), ("rollout", rollout)):
+        if value >= 0:
+            fits &= rows[name] == value
+    if not fits.any():
+        groups = sorted(set(rows["group"].tolist()))
+        raise ConfigError(
+            f"no such rollout in this step; its groups are {groups[0]} to {groups[-1]}"
+            if groups
+            else "nothing was sampled"
+        )
+    first = int(np.flatnonzero(fits)[0])
+    for name in ("environment", "task_seed", "group", "rollout"):
+        fits &= rows[name] == rows[name][first]
+    return np.flatnonzero(fits)
 
 
 def batch_bytes(batches: Sequence[TrainBatch]) -> bytes:

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ def main(allowed: Sequence[str], memory_bytes: int) -> None:
     except BaseException as error:
         _reply(replies, {"failed": repr(error)})
         return
+    tempfile.tempdir = (
+        "/tmp"  # else whoever asks for it tries to write there, and libraries ask while they are imported
+    )
     _limit(resource.RLIMIT_AS, memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)

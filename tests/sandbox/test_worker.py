@@ -18,6 +18,7 @@ FUNCTIONS = [
     f"_functions:{name}"
     for name in ("double environment sleep spin fail end start_program shout garble write take_memory not_json".split())
 ]
+FUNCTIONS.append("tempfile:gettempdir")
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,10 @@ def test_files_and_memory_are_limited(worker: Worker, tmp_path: Path) -> None:
     assert "OSError" in fault_of(worker, "write", str(tmp_path / "marker")).detail
     assert not (tmp_path / "marker").read_text()
     assert "MemoryError" in fault_of(worker, "take_memory").detail
+
+
+def test_asking_where_temporary_files_would_lie_writes_none(worker: Worker) -> None:
+    assert worker.call("tempfile:gettempdir", timeout_s=5) == "/tmp"
 
 
 def test_a_child_that_cannot_start_says_why() -> None:
