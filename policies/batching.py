@@ -116,8 +116,10 @@ class BatchingEngine:
         self.policy_version = version
         self.epoch += 1
         self.residence.prefixes.drop_all()
-        for session in self.prefill.sessions:  # nothing was sampled from these states yet
+        # States that nothing was sampled from yet: a first token carries the version of all that it stands on.
+        for session in self.prefill.sessions:
             self.prefill.begin_anew(session, self.epoch)
+        self._compute_anew([s for s in self.decoding if not self.records.has_sampled(s.resident.place)])
 
     async def pause(self, mode: PauseMode = PauseMode.DRAIN) -> None:
         self._check_running()
@@ -129,13 +131,16 @@ class BatchingEngine:
 
     def resume(self) -> None:
         if self._paused is PauseMode.RECOMPUTE:
-            stale = [s for s in self.decoding if s.resident.epoch != self.epoch]
-            self.residence.stop([s.resident for s in stale])
-            for session in stale:
-                session.stage = Stage.PREFILL
-                self.prefill.add_anew(session, self.epoch)
+            self._compute_anew([s for s in self.decoding if s.resident.epoch != self.epoch])
         self._paused = None
         self._changed.set()
+
+    def _compute_anew(self, sessions: Sequence[Conversation]) -> None:
+        """Take conversations from decoding back to prefill, for states of the present weights."""
+        self.residence.stop([session.resident for session in sessions])
+        for session in sessions:
+            session.stage = Stage.PREFILL
+            self.prefill.add_anew(session, self.epoch)
 
     @property
     def metrics(self) -> EngineMetrics:

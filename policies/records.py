@@ -126,6 +126,10 @@ class Records:
                     stopped_B[row] = tokens_B[row] in self.stop_ids[place]
         return stopped_B
 
+    def has_sampled(self, place: int) -> bool:
+        """Whether the request of a place has a token yet."""
+        return bool(self.length[place] > self.start[place])
+
     @property
     def num_bytes(self) -> int:
         return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))

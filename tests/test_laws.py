@@ -429,7 +429,7 @@ BAD = {
         '[[environments]]\nid = "reasoning_gym/rubiks_cube-v0"',
         "has no demonstrator",
     ),
-    "no policy folder": (["train", "quickstart", "--policy.folder", "nowhere"], "", "is no policy folder"),
+    "no policy folder": (["train", "quickstart", "--policy.folder", "nowhere"], "", "no folder nowhere"),
     "no such file": (["train", "quickstrat.toml"], "", "Did you mean 'quickstart'?"),
     "no such run": (["train", "--resume", "nowhere"], "", "is no run folder"),
     "broken TOML": (["train", "c.toml"], "name = ", "is no TOML"),

@@ -1,6 +1,7 @@
 """The native engine: shared prefills, its own random streams, weights and caches, errors."""
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from swannery.policies import (
     GenerationResult,
     HybridModel,
     NativeEngine,
+    PauseMode,
     Policy,
     ReasoningBudget,
     StopReason,
@@ -205,3 +207,43 @@ def test_a_responder_answers_a_conversation_the_same_each_time(policy: Policy) -
         assert one == two and one.role == "assistant"
 
     serve(policy, use)
+
+
+@torch.no_grad()
+def test_until_newer_weights_sample_every_token_stands_on_the_state_of_its_own(policy: Policy) -> None:
+    """In-flight updates by `keep`: what a loss may compare is every token whose version is the oldest so far."""
+    versions = [
+        {name: tensor * (1 + 0.02 * v) for name, tensor in policy.model.state_dict().items()} for v in range(40)
+    ]
+    rng = np.random.default_rng(0)
+    asked = [
+        request(rng.integers(20, 300, int(rng.integers(2, 90))).tolist(), seed=i, stop_ids=()) for i in range(40)
+    ]
+
+    async def use(engine: NativeEngine) -> list[GenerationResult]:
+        session = [asyncio.ensure_future(engine.session().generate(one)) for one in asked]
+        for version in range(1, 40):
+            while engine.metrics.sampled_tokens < 10 * version:
+                await asyncio.sleep(0)
+            await engine.pause(PauseMode.KEEP)
+            engine.load_weights(versions[version], version)
+            engine.resume()
+        return list(await asyncio.gather(*session))
+
+    served = Policy(copy.deepcopy(policy.model), policy.tokenizer)
+    results = serve(served, use, num_slots=6, synchronous=False, prefill_tokens=48)
+    compared, firsts, changed = 0, set(), 0
+    for one, result in zip(asked, results, strict=True):
+        oldest = np.minimum.accumulate(result.policy_versions)
+        own = np.flatnonzero(oldest == result.policy_versions)
+        changed += len(own) < len(oldest)
+        version = int(result.policy_versions[0])
+        firsts.add(version)
+        policy.model.load_state_dict(versions[version])
+        ids = torch.tensor([*one.token_ids, *result.token_ids])
+        hidden, _ = policy.model(ids[:-1], Packing.build([len(ids) - 1], chunk_size=8))
+        logprobs = policy.model.logits(hidden).log_softmax(-1)[len(one.token_ids) - 1 :]
+        expected = logprobs.gather(1, ids[len(one.token_ids) :, None]).squeeze(1).numpy()
+        np.testing.assert_allclose(result.logprobs[own], expected[own], atol=1e-4)
+        compared += len(own)
+    assert compared > 60 and len(firsts) > 5 and changed > 5
