@@ -147,6 +147,11 @@ class Env(gymnasium.Env[Observation, Turn], metaclass=EnvMeta):
         """What is said to a turn without tool calls, perhaps awaited. None ends the episode."""
         return None
 
+    async def compare(self, answers: Sequence[Turn]) -> Sequence[float]:
+        """What each of a prompt's rollouts, by its last turn, earns beside the others, added to its own rewards in training: for judges
+        that compare. `self.task` is theirs. Authors override it; without, rollouts are scored alone."""
+        raise NotImplementedError
+
     def oracle(self) -> Turn:
         """The best next turn in the present state: its episodes score the maximum.
 

@@ -25,9 +25,9 @@ class Mixture:
         self.at_least = at_least
         self._owed = dict.fromkeys(weights, Fraction(0))
 
-    def allot(self, batch_size: int) -> dict[str, int]:
-        """How many prompts of each environment this batch has."""
-        least = self.at_least
+    def allot(self, batch_size: int, at_least: int | None = None) -> dict[str, int]:
+        """How many prompts of each environment this batch has; `at_least` for a batch that is only a part of one."""
+        least = self.at_least if at_least is None else at_least
         if batch_size < least * len(self.shares):
             raise ValueError(
                 f"a batch of {batch_size} cannot hold {least} of each of {len(self.shares)} environments; "

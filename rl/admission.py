@@ -59,7 +59,7 @@ class Admission:
     def prompts(self, step: int, count: int, first: int = 0) -> list[Prompt]:
         """The next prompts, `count` shared among environments by their weights. `first` numbers them behind those that the step has."""
         found: list[tuple[str, int, int]] = []
-        for env_id, share in self.mixture.allot(count).items():
+        for env_id, share in self.mixture.allot(count, at_least=0 if first else None).items():
             if self.curriculum is None:
                 found += [(env_id, -1, self.next_task(env_id)) for _ in range(share)]
                 continue

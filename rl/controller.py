@@ -44,6 +44,7 @@ from .batch import TrainBatch
 from .beginning import new_critic, new_learner, new_policy
 from .buffer import GroupBuffer, Trained
 from .checkpoint import Checkpoints, accept_config
+from .comparing import compared, compares
 from .config import EnvironmentConfig, RunConfig
 from .critic import Critic
 from .display import Display
@@ -286,6 +287,8 @@ class Controller:
         """The group of a prompt. Rollouts that faulted are left out of it."""
         specs = self.admission.specs(prompt)
         played = await asyncio.gather(*(rollout(self.pools[s.env_id], engine, renderer, s) for s in specs))
+        if compares(self.envs[prompt.env_id]):
+            played = await compared(self.pools[prompt.env_id], prompt.task_seed, played)
         fault("rollout.deliver")
         return Group.of(prompt.env_id, prompt.task_seed, prompt.number, played)
 

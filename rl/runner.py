@@ -21,7 +21,7 @@ from ..messages import Message, Outcome, Turn
 from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
 from ..policies.rendering import Effort, Renderer
 from ..policies.sampling import stream_seed
-from .trajectory import Segment, Trajectory, TurnRecord
+from .trajectory import GROUP_REWARD, Segment, Trajectory, TurnRecord
 
 Budget = int | Literal["low"] | None
 """Reasoning of a turn: so many tokens (0: off), "low" for low effort, None for no limit."""
@@ -260,7 +260,8 @@ def replayed(env: Env, trajectory: Trajectory) -> EpisodeRecord:
         raise EnvironmentFault(
             "replay_differs", f"{trajectory.env_id}, task {trajectory.task_seed}: another transcript"
         )
-    if record.rewards != [dict(turn.rewards) for turn in trajectory.turns]:
+    own = [{name: value for name, value in turn.rewards.items() if name != GROUP_REWARD} for turn in trajectory.turns]
+    if record.rewards != own:
         raise EnvironmentFault("replay_differs", f"{trajectory.env_id}, task {trajectory.task_seed}: other rewards")
     return record
 

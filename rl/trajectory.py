@@ -19,6 +19,10 @@ from ..messages import Message, Outcome, Turn
 SCHEMA_VERSION = 1
 
 
+GROUP_REWARD = "group"
+"""The name of the reward that a rollout has from comparing its group (comparing.py)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A run of tokens from one source: context that was given (`sampled` False), or one completion."""

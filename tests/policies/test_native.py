@@ -216,9 +216,7 @@ def test_until_newer_weights_sample_every_token_stands_on_the_state_of_its_own(p
         {name: tensor * (1 + 0.02 * v) for name, tensor in policy.model.state_dict().items()} for v in range(40)
     ]
     rng = np.random.default_rng(0)
-    asked = [
-        request(rng.integers(20, 300, int(rng.integers(2, 90))).tolist(), seed=i, stop_ids=()) for i in range(40)
-    ]
+    asked = [request(rng.integers(20, 300, int(rng.integers(2, 90))).tolist(), seed=i, stop_ids=()) for i in range(40)]
 
     async def use(engine: NativeEngine) -> list[GenerationResult]:
         session = [asyncio.ensure_future(engine.session().generate(one)) for one in asked]
