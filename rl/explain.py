@@ -99,16 +99,17 @@ def all_alike(seen: Seen) -> Finding | None:
         return None
     for env_id in seen.env_ids:
         share, reward = seen.late(env_id, "agree"), seen.late(env_id, "reward")
-        if share > 0.8 and reward < 0.1:
+        if share > 0.8 and reward < 0.1 and seen.config["rl"]["group_size"] > 3:
             return Finding(
                 "too hard",
                 f"{share:.0%} of the groups of {env_id} agree, at a mean reward of {reward:.2f}: there is nothing to tell apart",
                 f"warm-start it better (sft.steps, now {seen.config['sft']['steps']}), or make it easier (its options, curriculum.enabled)",
             )
-        if share > 0.8 and reward > 0.9 and len(seen.rl) <= 20:
+        alike, earned = seen.series(env_id, "agree")[:5], seen.series(env_id, "reward")[:5]
+        if len(alike) == 5 and alike.mean() > 0.8 and earned.mean() > 0.9:
             return Finding(
                 "too easy",
-                f"{share:.0%} of the groups of {env_id} agree, at a mean reward of {reward:.2f} from the beginning",
+                f"{alike.mean():.0%} of the first groups of {env_id} agree, at a mean reward of {earned.mean():.2f}",
                 "make it harder (its options), or leave it out",
             )
     return None
@@ -120,10 +121,10 @@ def one_of_a_group(seen: Seen) -> Finding | None:
     if len(seen.rl) < 10 or size > 3:
         return None
     shares = [seen.late(env_id, "agree") for env_id in seen.env_ids]
-    if min(shares, default=0) > 0.6:
+    if shares and np.mean(shares) > 0.6:
         return Finding(
             "small groups",
-            f"groups of {size} mostly agree ({min(shares):.0%} at least)",
+            f"{np.mean(shares):.0%} of the groups of {size} agree",
             f"raise rl.group_size, now {size}, to 8 or more",
         )
     return None
@@ -222,7 +223,8 @@ def collapsed(seen: Seen) -> Finding | None:
 
 @rule
 def nothing_moves(seen: Seen) -> Finding | None:
-    drift, rate = seen.of_step("drift"), seen.config["rl"]["learning_rate"]
+    rate = seen.config["rl"]["learning_rate"]
+    drift = np.array([record["drift"] for record in seen.rl if record.get("trained_tokens", 1) and "drift" in record])
     if len(drift) >= 10 and seen.config["rl"]["updates_per_step"] > 1 and drift.mean() < 2e-4:
         return Finding(
             "learning rate too low",
