@@ -42,10 +42,7 @@ PLANTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "too hard": (ARITHMETIC % (9, '"unlimited"'), ()),
     "too easy": ("planted/Generous-v0", ()),
     "small groups": ("quickstart", ("--rl.group-size", "2", "--rl.prompts-per-step", "40")),
-    "malformed turns": (
-        "quickstart",
-        ("--policy.folder", "", "--policy.vocab-size", "512", "--generation.max-new-tokens", "60"),
-    ),
+    "malformed turns": ("quickstart", ("--rl.temperature", "2.5")),
     "faults": ("planted/Faulty-v0", ()),
     "budgets too small": (ARITHMETIC % (2, "1"), ()),
     "warm start": ("quickstart", ("--sft.steps", "40", "--sft.learning-rate", "1e-7", "--policy.folder", "")),

@@ -6,6 +6,9 @@
 A group that began under the weights v is trained by the step that makes v + n + 1 at the latest: a step waits until what it leaves can
 still be trained in time, and otherwise takes the oldest that are whole. So slow rollouts are late and never lost, nothing is discarded,
 and what is trained has the lengths of what was sampled. A group is one unit: its rollouts begin, are waited for and are trained together.
+
+Just before new weights come no group begins: a moment later it would have a whole step more until it is due, and the few that turn out long
+are what steps wait for.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from .admission import Prompt
 from .trajectory import Group
 
 Play = Callable[[Prompt], Awaitable[Group]]
+HELD_SHARE = 0.06
+"""The last share of a step in which no group begins. Slots lie idle for it and steps wait less; in benchmarks/scheduler.py 0.03 to 0.1
+win more than they cost."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,29 @@ class GroupBuffer:
     """Rolls groups out, at most `room` at once. `pending` is what a snapshot must hold of it: what was admitted and not trained."""
 
     def __init__(self, play: Play, *, lookahead: int, room: int, version: int = 0) -> None:
-        self.play, self.lookahead, self.room, self.version = play, lookahead, room, version
+        self.play, self.lookahead, self.room, self._version = play, lookahead, room, version
         self.queue: deque[Prompt] = deque()
         self.running: dict[Prompt, asyncio.Task[Group]] = {}
         self.whole: dict[Prompt, asyncio.Task[Group]] = {}
         self.began: dict[Prompt, int] = {}
         """The version of the weights that each started group began under."""
+        self._step_began: float | None = None
+        """When the step that trains now took its groups."""
+        self._step_s: float | None = None
+        """How long the last step trained."""
+
+    @property
+    def version(self) -> int:
+        """Of the engine's weights. New ones end the step that trained."""
+        return self._version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._version = version
+        if self._step_began is not None:
+            self._step_s = asyncio.get_running_loop().time() - self._step_began
+            self._step_began = None
+            self._start()
 
     def admit(self, prompts: Iterable[Prompt]) -> None:
         self.queue.extend(prompts)
@@ -57,6 +80,7 @@ class GroupBuffer:
             chosen = sorted(self.whole, key=lambda p: (self.began[p], p.step, p.number))[:count]
             enough = len(chosen) >= min(count, len(self.whole) + len(self.running))
             if enough and self._in_time(set(chosen), count):
+                self._step_began = asyncio.get_running_loop().time()
                 return [
                     Trained(prompt, self.whole.pop(prompt).result(), self.version - self.began.pop(prompt))
                     for prompt in chosen
@@ -77,10 +101,19 @@ class GroupBuffer:
             task = self.running.pop(prompt)
             task.result()
             self.whole[prompt] = task
-        while self.queue and len(self.running) < self.room:
+        while self.queue and len(self.running) < self.room and not self._holds_back():
             prompt = self.queue.popleft()
             self.began[prompt] = self.version
             self.running[prompt] = asyncio.ensure_future(self._played(prompt))
+
+    def _holds_back(self) -> bool:
+        """Whether new weights are about to come, by how long the last step took."""
+        if not self.lookahead or self._step_began is None or self._step_s is None:
+            return False
+        trained_s = asyncio.get_running_loop().time() - self._step_began
+        return (
+            (1 - HELD_SHARE) * self._step_s < trained_s < 2 * self._step_s
+        )  # a step that is late is no longer waited for
 
     async def _played(self, prompt: Prompt) -> Group:
         group = await self.play(prompt)
