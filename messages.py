@@ -196,6 +196,7 @@ class EnvironmentFault(Exception):
         "connection_lost",
         "process_died",
         "prompt_too_long",
+        "generation_timeout",
         "replay_differs",
     )
     """What can fail. Anything else is a mistake in our own code."""

@@ -51,7 +51,7 @@ class Admission:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.cursor = {**self.cursor, **state["cursor"]}
-        if state.get("mixture"):
+        if set(state.get("mixture", ())) == set(self.envs):  # a mixture of other environments begins anew
             self.mixture.load_state_dict(state["mixture"])
         if self.curriculum is not None and state.get("curriculum"):
             self.curriculum.load_state_dict(state["curriculum"])
@@ -88,6 +88,7 @@ class Admission:
                 effort=effort_of(budget),
                 top_k=rl.top_k,
                 top_p=rl.top_p,
+                generation_timeout_s=generation.timeout_s,
             )
             for index in range(rl.group_size)
         ]

@@ -65,7 +65,9 @@ class GroupBuffer:
             self._start()
 
     def admit(self, prompts: Iterable[Prompt]) -> None:
-        self.queue.extend(prompts)
+        """Take prompts on. One that is on its way already is not begun again: admitted twice, it is trained once."""
+        known = {*self.queue, *self.running, *self.whole}
+        self.queue.extend(prompt for prompt in dict.fromkeys(prompts) if prompt not in known)
         self._start()
 
     @property

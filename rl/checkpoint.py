@@ -58,12 +58,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def accept_config(
     folder: RunFolder, before: Mapping[str, Any] | None, after: Mapping[str, Any], *, change: bool
-) -> None:
-    """RunError, with what differs, where a run would go on under another configuration than it began with and was not told to. Told to,
-    it keeps the new one, and what changed in config-changes.jsonl."""
+) -> bool:
+    """Whether a run goes on under another configuration than it began with. RunError, with what differs, where it was not told to. Told
+    to, it keeps the new one, and what changed in config-changes.jsonl."""
     lines = changes(before, after) if before is not None else []
     if not lines:
-        return
+        return False
     if not change:
         raise RunError(
             "the configuration is not the one that this run was saved under:\n  "
@@ -72,6 +72,7 @@ def accept_config(
         )
     folder.write_json("config.json", dict(after))
     folder.append("config-changes.jsonl", {"changes": lines})
+    return True
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -160,6 +160,8 @@ class GenerationConfig(Section):
     """Tokens of one conversation that the engine holds."""
     num_slots: int = Field(default=256, ge=1)
     micro_batch_tokens: int = Field(default=8192, ge=64)
+    timeout_s: float = Field(default=600.0, gt=0)
+    """How long a training rollout may wait for one completion, its wait for a slot included; after that the rollout is left out."""
 
 
 class EvaluationConfig(Section):

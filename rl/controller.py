@@ -107,12 +107,14 @@ class Controller:
             if self.state.phase == "sft":
                 warm_start(self)
                 self._enter("rl")
+            self.heed_signal()
             if self.state.phase == "rl":
                 if self.config.rl.steps:
                     evaluate_run(self, "before")
                     asyncio.run(self._reinforce())
                     self.folder.write_json("mismatch.json", self.monitor.report())
                 self._enter("done")
+            self.heed_signal()
             evaluate_run(self, "after")
             self.checkpoints.wait()
             write_folder(self.folder.path / "policy", finished_files(self.policy))
@@ -138,17 +140,22 @@ class Controller:
         for line in aside:
             self.display.console.print(f"[yellow]{line}[/]")
         now = self.config.model_dump(mode="json")
-        accept_config(self.folder, state.get("config"), now, change=self.allow_config_change)
+        changed = accept_config(self.folder, state.get("config"), now, change=self.allow_config_change)
         self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
         self.admission.load_state(self.state.data)
         self._take(open_policy(path))
         self._new_learners()
         self.learner.load_state(safetensors.torch.load_file(path / "optimizer.safetensors"))
-        if self.critic is not None:
+        # Whole checkpoints lack these only where the configuration that made them had no such thing: then it begins here.
+        if self.critic is not None and (path / "critic.safetensors").exists():
             self.critic.load_state(safetensors.torch.load_file(path / "critic.safetensors"))
-        if self.reference is not None:
+        if self.reference is not None and (path / "reference.safetensors").exists():
             self.reference.load_state_dict(safetensors.torch.load_file(path / "reference.safetensors"))
         self.folder.forget_after(self.state.phase, self.state.step, PHASES)
+        if not {prompt[0] for prompt in self.state.pending} <= set(self.envs):  # of an environment that was taken out
+            self.state.pending, self.state.admitted = [], self.state.step
+        if changed:  # a kill before the next checkpoint must not ask for leave again
+            self._save()
 
     def _take(self, policy: Policy | TransformersPolicy) -> None:
         self.policy, self.model = policy, trainable(policy)
@@ -188,10 +195,16 @@ class Controller:
 
     def after_step(self, total: int) -> None:
         """Begin to save when it is time, and save at once when a signal came."""
-        if self._stop is not None or self.state.step % self.config.checkpoint_every == 0 or self.state.step == total:
+        fault("step.end")
+        stop = self._stop  # a signal that comes from here on finds the step saved or is the next step's
+        if stop is not None or self.state.step % self.config.checkpoint_every == 0 or self.state.step == total:
             with self.timed("save"):
                 self._save()
-        fault("step.end")
+        if stop is not None:
+            self.heed_signal()
+
+    def heed_signal(self) -> None:
+        """Where all that was done is saved: end the run if a signal asked for it."""
         if self._stop is not None:
             self.checkpoints.wait()
             raise Interrupted(self._stop)
@@ -268,8 +281,8 @@ class Controller:
         state.add(sampled_tokens=engine.metrics.sampled_tokens - before["sampled_tokens"], seconds_rl_model=model_s)
         rows = {env_id: environment_row([one for one in taken if one.group.env_id == env_id]) for env_id in self.envs}
         self._log_step(rows, steps, taken)
-        mean = np.mean([row["reward"] for row in rows.values() if "reward" in row])
-        phase.advance(f"mean reward {mean:.2f}", rows)
+        rewards = [row["reward"] for row in rows.values() if "reward" in row]
+        phase.advance(f"mean reward {np.mean(rewards):.2f}" if rewards else "every rollout failed", rows)
 
     async def _refilled(self, buffer: GroupBuffer, taken: list[Trained]) -> list[Trained]:
         """Where the algorithm says so, new prompts in place of those whose groups agree."""
@@ -318,7 +331,7 @@ class Controller:
             seed=stream_seed(self.config.seed, "order", state.step),
             lr_scale=decayed(state.step, config.steps, config.decay_share),
             observe=observe,
-            skipped=self._dump,
+            skipped=self.dump,
         )
         if trace is not None:
             self.folder.write_trace(state.step, trace.to_bytes())
@@ -327,9 +340,10 @@ class Controller:
         state.policy_version += 1
         return steps
 
-    def _dump(self, update: int, batches: list[TrainBatch]) -> None:
+    def dump(self, update: int, batches: list[TrainBatch]) -> None:
         """Keep what made a gradient that is not finite."""
-        path = self.folder.write_dump(f"{self.state.step:07d}-{update}.npz", batch_bytes(batches))
+        name = f"{self.state.phase}-{self.state.step:07d}-{update}.npz"
+        path = self.folder.write_dump(name, batch_bytes(batches))
         self.display.console.print(f"[yellow]an update was skipped:[/] its gradient is not finite; its samples: {path}")
 
     def _observe(self, update: int, batch: TrainBatch, logprobs_T: np.ndarray) -> None:

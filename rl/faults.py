@@ -20,6 +20,7 @@ POINTS = {
     "save.write": "before a file's bytes are written",
     "save.fsync": "before a file is synced",
     "save.rename": "before a file or folder is put in place",
+    "save.replace": "when a folder that is replaced was moved aside, before the new one has its name",
     "save.sync": "before a folder is synced",
     "log.append": "before a step's line is appended to metrics.jsonl",
     "step.begin": "before a step takes its groups",

@@ -22,8 +22,13 @@ def evaluate_run(run: Controller, when: str) -> None:
         scores: list[Score] = []
         total = 2 * config.num_tasks * len(run.envs)
         with run.display.phase(f"Held-out, {when}", total) as phase:
+
+            def advance() -> None:
+                phase.advance()
+                run.heed_signal()
+
             for temperature in (1.0, 0.0):
-                scores += asyncio.run(_scores(run, temperature, phase.advance))
+                scores += asyncio.run(_scores(run, temperature, advance))
     run.folder.write_json(name, [score.to_dict() for score in scores])
 
 

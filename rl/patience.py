@@ -28,7 +28,9 @@ def watch_update(state: State, metrics: StepMetrics) -> None:
 def watch_rollouts(state: State, groups: Sequence[Group]) -> None:
     """Count a step of which nothing but faults came. RunError after many in a row."""
     counts = state.counts
-    counts["empty_in_a_row"] = 0 if any(g.rollouts for g in groups) else counts.get("empty_in_a_row", 0) + 1
+    empty = not any(g.rollouts for g in groups)
+    counts["empty_in_a_row"] = counts.get("empty_in_a_row", 0) + 1 if empty else 0
+    state.add(empty_steps=empty)
     if counts["empty_in_a_row"] >= PATIENCE:
         kinds = Counter(kind for group in groups for kind in group.faults)
         said = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(3))

@@ -64,6 +64,7 @@ class RunFolder:
             raise RunError(f"{path} is no run folder: config.json is missing")
         folder = RunFolder(path)
         folder.acquire()
+        put_back(path)
         return folder
 
     def acquire(self) -> None:
@@ -79,7 +80,8 @@ class RunFolder:
         os.write(self._lock, str(os.getpid()).encode())
 
     def release(self) -> None:
-        self.board.close()
+        with contextlib.suppress(OSError):  # a full disk was told already, and nothing reads the board back
+            self.board.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -135,7 +137,8 @@ class RunFolder:
 
     def write_trace(self, step: int, content: bytes) -> None:
         """A step's tokens. Not synced: what a crash of the machine takes of it is lost."""
-        (self.path / "trace").mkdir(exist_ok=True)
+        with told_of_space(self.path):
+            (self.path / "trace").mkdir(exist_ok=True)
         write_file(self.trace_file(step), content, sync=False)
 
     def traced(self) -> list[int]:
@@ -147,7 +150,8 @@ class RunFolder:
 
     def write_dump(self, name: str, content: bytes) -> Path:
         """What made a gradient that is not finite."""
-        (self.path / "nonfinite").mkdir(exist_ok=True)
+        with told_of_space(self.path):
+            (self.path / "nonfinite").mkdir(exist_ok=True)
         write_file(self.path / "nonfinite" / name, content)
         return self.path / "nonfinite" / name
 
@@ -158,7 +162,8 @@ class RunFolder:
         sums = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
         meta = json.dumps({**state, "sha256": sums}, indent=2).encode()
         parent = self.path / "checkpoints"
-        parent.mkdir(exist_ok=True)
+        with told_of_space(parent):
+            parent.mkdir(exist_ok=True)
         write_folder(parent / name, {**files, "state.json": meta})
         for old in self._checkpoints()[KEEP_CHECKPOINTS:]:
             shutil.rmtree(old, ignore_errors=True)
@@ -187,6 +192,7 @@ class RunFolder:
             return []
         for left in parent.glob(".tmp-*"):
             shutil.rmtree(left, ignore_errors=True)
+        put_back(parent)
         return sorted((p for p in parent.iterdir() if p.name[:1].isdigit()), reverse=True)
 
 
@@ -207,7 +213,7 @@ def told_of_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise RunError(
             f"no space left to write {path}. What was saved before is whole: free some space, then swannery train --resume"
@@ -247,12 +253,24 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             if path.exists():  # a folder is not replaced in one move: until the new one is there the old one is kept
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
+                fault("save.replace")
             os.rename(temporary, path)
             _sync_folder(path.parent)
             shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        put_back(path.parent)
         raise
+
+
+def put_back(parent: Path) -> None:
+    """Give folders their name back that were cut while being replaced, and drop what a replacement left."""
+    for old in parent.glob(".old-*"):
+        path = old.with_name(old.name.removeprefix(".old-"))
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, path)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..environments import Env, EnvironmentFault, EpisodeRecord
+from ..environments.deadline import Deadline
 from ..environments.record import play_turns
 from ..messages import Message, Outcome, Turn
-from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, StopReason
+from ..policies.engine import Engine, GenerationRequest, GenerationResult, ReasoningBudget, Session, StopReason
 from ..policies.rendering import Effort, Renderer
 from ..policies.sampling import stream_seed
 from .trajectory import GROUP_REWARD, Segment, Trajectory, TurnRecord
@@ -54,6 +55,8 @@ class RolloutSpec:
     top_k: int = 0
     top_p: float = 1.0
     max_retries: int = 1
+    generation_timeout_s: float | None = None
+    """How long a turn's tokens may take, waiting for a slot included; None: as long as they take."""
 
 
 class EnvironmentPool:
@@ -112,14 +115,15 @@ class _Branch:
 async def rollout(
     pool: EnvironmentPool, engine: Engine, renderer: Renderer, spec: RolloutSpec
 ) -> tuple[Trajectory, ...]:
-    """The branches of one rollout. After `max_retries` faulted tries the outcome is that fault."""
+    """The branches of one rollout. After `max_retries` faulted tries the outcome is that fault; at once where the engine hangs, which no
+    other environment would change."""
     for attempt in range(spec.max_retries + 1):
         env = pool.take(fresh=attempt > 0)
         try:
             trajectories = await _episode(env, engine, renderer, spec, attempt)
         except EnvironmentFault as fault:
             env.close()
-            if attempt == spec.max_retries:
+            if attempt == spec.max_retries or fault.kind == "generation_timeout":
                 return (_faulted(spec, fault),)
         else:
             pool.give_back(env)
@@ -142,7 +146,7 @@ async def _episode(
         while True:
             branch, number = branches[-1], env.num_turns
             seed = stream_seed(spec.seed, number, attempt)
-            result = await session.generate(_request(branch.ids, spec, seed))
+            result = await _generated(session, _request(branch.ids, spec, seed), spec.generation_timeout_s)
             turn = renderer.parse(result.token_ids, reasoning=reasoning)
             if result.stop_reason is StopReason.LENGTH:
                 turn = dataclasses.replace(turn, cut=True)
@@ -172,6 +176,20 @@ async def _episode(
                 branches.append(_fork(branches, ids, number + 1))
     finally:
         session.close()
+
+
+async def _generated(session: Session, request: GenerationRequest, limit_s: float | None) -> GenerationResult:
+    """What the engine says to a request. EnvironmentFault where it says nothing in time; the request is withdrawn then."""
+    if limit_s is None:
+        return await session.generate(request)
+    deadline = Deadline(limit_s)
+    try:
+        async with deadline:
+            return await session.generate(request)
+    except TimeoutError:
+        if not deadline.expired:  # the engine's own
+            raise
+        raise EnvironmentFault("generation_timeout", f"the engine gave no answer in {limit_s} s") from None
 
 
 def _request(ids: list[int], spec: RolloutSpec, seed: int) -> GenerationRequest:

@@ -35,6 +35,8 @@ def warm_start(run: Controller) -> None:
                 scale = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
                 scale *= decayed(state.step, config.steps, config.decay_share)
                 metrics = run.learner.step(batches, negative_log_likelihood, lr_scale=scale)
+            if metrics.skipped:
+                run.dump(0, [batches[index] for index in metrics.suspects])
             watch_update(state, metrics)
             state.step += 1
             figures = {key: getattr(metrics, key) for key in ("loss", "grad_norm", "max_violation", "idle_experts")}

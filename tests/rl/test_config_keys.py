@@ -19,7 +19,7 @@ KEYS = {
     "kl": "coefficient value gradient",
     "shaping": "overlong_filter overlong_buffer overlong_penalty reasoning_length answer_length shortest_bonus low_effort",
     "curriculum": "enabled pool_size easy hard width min_tries",
-    "generation": "max_new_tokens budget_grace context_size num_slots micro_batch_tokens",
+    "generation": "max_new_tokens budget_grace context_size num_slots micro_batch_tokens timeout_s",
     "evaluation": "num_tasks split",
 }
 ALGORITHM_KEYS = {
