@@ -7,12 +7,13 @@ before the demonstrator's own answer: so a policy learns to answer from unfinish
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
-from ..environments import Env
+from ..environments import Env, EnvironmentFault
 from ..messages import Turn
 from ..policies.nemotron import ROLES
 from ..policies.rendering import ChatRenderer, Renderer
@@ -85,12 +86,14 @@ def demonstrate(
 
 
 def training_text(envs: Mapping[str, Env], num_episodes: int) -> list[str]:
-    """Every piece of text in the demonstrated episodes of environments: what their tokenizer is trained on."""
+    """Every piece of text in the demonstrated episodes of environments: what their tokenizer is trained on. An episode that faults gives
+    what was said until then."""
     recorder = TextRecorder()
     renderer = ChatRenderer(recorder)
     for env_id, env in envs.items():
         for number in range(num_episodes):
-            demonstrate(env, env_id, stream_seed("tokenizer", env_id, number) % 2**32, renderer)
+            with contextlib.suppress(EnvironmentFault):
+                demonstrate(env, env_id, stream_seed("tokenizer", env_id, number) % 2**32, renderer)
             recorder.pieces += [f"{role}\n" for role in ROLES]  # encoded once by a renderer, said in every conversation
     return recorder.pieces
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from swannery.environments import Env, Task, Turn, register, reward
+from swannery.environments import Env, EnvironmentFault, Task, Turn, register, reward
 from swannery.rl import RunFolder
 from swannery.rl.config import RunConfig, load_config
 from swannery.rl.controller import Controller, Interrupted
@@ -40,15 +40,14 @@ register("faults/Calm-v0", reasoning_budgets=(0,))(type("Calm", (Words,), {}))
 
 @register("faults/Wild-v0", reasoning_budgets=(0,))
 class Wild(Words):
-    """Fails for a share of its tasks, whatever the policy says; with `only` for all of them."""
+    """Loses its connection for a share of its tasks, whatever the policy says. Demonstrations go by `step`, and are spared."""
 
     share = 0.2
 
-    @reward
-    def graded(self, turn: Turn) -> float:
-        if int(self.transcript[0].text[4:-1]) % 100 < 100 * self.share:
-            raise RuntimeError("the grader is gone")
-        return 0.0
+    async def astep(self, action: Any) -> Any:
+        if int(self.task.prompt[4:-1]) % 100 < 100 * self.share:  # type: ignore[arg-type]
+            raise EnvironmentFault("connection_lost", "the world is gone")
+        return await super().astep(action)
 
 
 def config(*env_ids: str, **changes: Any) -> RunConfig:
