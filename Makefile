@@ -11,7 +11,7 @@ READY = $(VENV)/.swannery-ready
 DOWNLOAD_FAILED = { echo; echo "A download failed. Check the network and run the same command again: what is already there is kept."; \
 	echo "Behind a mirror, set pip's index-url; for CPU builds of torch, make TORCH_CPU_INDEX=URL."; exit 1; }
 
-.PHONY: setup train test test-slow lint benchmark clean torch
+.PHONY: setup train test test-slow chaos lint benchmark clean torch
 
 train: setup  ## the main job: raise a 1M hybrid MoE policy in five environments
 	@$(BIN)/swannery train quickstart $(ARGS)
@@ -21,6 +21,10 @@ test: setup  ## the whole test suite
 
 test-slow: setup  ## minutes rather than seconds: kill -9 at random moments
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+chaos: setup  ## the fault table, and 200 random kills
+	@$(BIN)/python -m pytest tests/rl/faults tests/rl/test_chaos.py tests/rl/test_resume.py $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/chaos.py
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
