@@ -64,6 +64,15 @@ def test_row_2_a_kill_at_every_call_of_a_save_leaves_the_old_or_the_new_one(tmp_
         found.release()
 
 
+def test_row_2_a_trace_that_was_cut_is_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name in ("0000001.npz", "0000003.npz", ".tmp-0000004.npz"):
+        (tmp_path / "trace").mkdir(exist_ok=True)
+        (tmp_path / "trace" / name).write_bytes(b"x")
+    folder.forget_after("rl", 2, ("sft", "rl", "done"))
+    assert [path.name for path in (tmp_path / "trace").iterdir()] == ["0000001.npz"] and folder.traced() == [1]
+
+
 def test_row_2_a_folder_that_is_replaced_is_never_lost(tmp_path: Path) -> None:
     from swannery.rl.run_folder import write_folder
 
