@@ -131,7 +131,7 @@ class RunFolder:
         at = (phases.index(phase), step)
         kept = [r for r in self.records() if (phases.index(r["phase"]), r["step"]) < at]
         write_file(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept).encode())
-        for path in [*(self.path / "trace").glob("*.npz"), *(self.path / "trace").glob(".tmp-*")]:
+        for path in list((self.path / "trace").glob("*")):
             cut = not path.stem.isdigit()  # a kill came while it was written
             if cut or phase == "sft" or (phase == "rl" and int(path.stem) >= step):
                 path.unlink()
