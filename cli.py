@@ -54,8 +54,8 @@ def plain(text: str) -> str:
 @told
 def train(arguments: list[str]) -> int:
     """Start or resume a run."""
+    from .rl.checkpoint import resume_config
     from .rl.config import ConfigError
-    from .rl.controller import resume_config
     from .rl.preflight import preflight
     from .rl.run_folder import RunFolder
 

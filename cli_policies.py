@@ -184,8 +184,9 @@ def _policy_and_environments(path: Path, config_name: str, env_id: str) -> tuple
     from .environments.guess import nearest
     from .policies import open_policy
     from .policies.fetch import policy_folder
+    from .rl.checkpoint import resume_config
     from .rl.config import ConfigError, load_config, read_toml
-    from .rl.controller import Controller, resume_config
+    from .rl.controller import Controller
     from .rl.display import Display
     from .rl.run_folder import RunError, RunFolder
 

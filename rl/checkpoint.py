@@ -48,6 +48,14 @@ class Checkpoints:
             self._error = error
 
 
+def resume_config(folder: RunFolder) -> dict[str, Any]:
+    """The configuration that a run folder was started with."""
+    values = folder.read_json("config.json")
+    if not isinstance(values, dict):
+        raise RunError(f"{folder.path / 'config.json'} holds no configuration")
+    return values
+
+
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs between two configurations, a line each."""
     old, new = _flat(before), _flat(after)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -56,7 +55,7 @@ from .metrics import environment_row, step_record
 from .mismatch import MismatchMonitor
 from .patience import watch_rollouts, watch_update
 from .preflight import make_environment
-from .run_folder import RunError, RunFolder, write_folder
+from .run_folder import RunFolder, write_folder
 from .runner import EnvironmentPool, rollout
 from .scoring import informative
 from .state import PHASES, State
@@ -393,11 +392,3 @@ class Controller:
 
 def _maker(env: EnvironmentConfig) -> Any:
     return lambda: make_environment(env)
-
-
-def resume_config(folder: RunFolder) -> dict[str, Any]:
-    """The configuration that a run folder was started with."""
-    values = folder.read_json("config.json")
-    if not isinstance(values, dict):
-        raise RunError(f"{folder.path / 'config.json'} holds no configuration")
-    return json.loads(json.dumps(values))
