@@ -45,6 +45,11 @@ class Seen:
         values = self.series(env_id, key)
         return float(values[-max(len(values) // 4, 1) :].mean()) if len(values) else float("nan")
 
+    @property
+    def moved(self) -> np.ndarray:
+        """How far updates moved log-probabilities, at each step that trained anything."""
+        return np.array([r["drift"] for r in self.rl if r.get("trained_tokens", 1) and "drift" in r])
+
     def of_step(self, key: str) -> np.ndarray:
         return np.array([record[key] for record in self.rl if key in record], float)
 
@@ -175,7 +180,7 @@ def warm_start_failed(seen: Seen) -> Finding | None:
     if len(losses) < 20:
         return None
     first, last = losses[:5].mean(), losses[-5:].mean()
-    if not last < 0.8 * first:
+    if first > 0.5 and not last < 0.8 * first:  # below it a policy knew already
         return Finding(
             "warm start",
             f"the loss of the warm start went from {first:.2f} to {last:.2f} in {len(losses)} steps",
@@ -199,32 +204,33 @@ def not_finite(seen: Seen) -> Finding | None:
 
 @rule
 def collapsed(seen: Seen) -> Finding | None:
-    """Rewards that were had and are gone: a fifth of the run is averaged, since a step has few prompts of an environment."""
+    """Rewards that were had and are gone: from the very first step, over all environments; or an environment's, averaged over a fifth of
+    the run and against its noise, since a step has few prompts of it."""
     if len(seen.rl) < 20:
         return None
     rate = seen.config["rl"]["learning_rate"]
+    cure = f"lower rl.learning_rate, now {rate:g}, to {rate / 3:g}"
+    first = [series[0] for env_id in seen.env_ids if len(series := seen.series(env_id, "reward"))]
+    late = [seen.late(env_id, "reward") for env_id in seen.env_ids]
+    if first and np.mean(first) > 0.1 and np.nanmean(late) < 0.2 * np.mean(first):
+        return Finding("collapse", f"the mean reward began at {np.mean(first):.2f} and is {np.nanmean(late):.2f}", cure)
     for env_id in seen.env_ids:
         series = seen.series(env_id, "reward")
         width = max(5, len(series) // 5)
-        rewards = np.convolve(series, np.ones(width) / width, "valid") if len(series) >= width else series
-        if (
-            len(rewards) > 5
-            and rewards.max() > 0.2
-            and rewards[-1] < 0.5 * rewards.max()
-            and rewards[-1] < rewards[0] + 0.02
-        ):
-            return Finding(
-                "collapse",
-                f"the reward of {env_id} was {rewards.max():.2f} and is {rewards[-1]:.2f}",
-                f"lower rl.learning_rate, now {rate:g}, to {rate / 3:g}",
-            )
+        if len(series) < 2 * width:
+            continue
+        rewards = np.convolve(series, np.ones(width) / width, "valid")
+        noise = np.diff(series).std() / np.sqrt(2 * width)
+        lost = rewards.max() - rewards[-1]
+        if rewards.max() > 0.2 and lost > max(0.5 * rewards.max(), 5 * noise) and rewards[-1] < rewards[0] + 0.02:
+            return Finding("collapse", f"the reward of {env_id} was {rewards.max():.2f} and is {rewards[-1]:.2f}", cure)
     return None
 
 
 @rule
 def nothing_moves(seen: Seen) -> Finding | None:
     rate = seen.config["rl"]["learning_rate"]
-    drift = np.array([record["drift"] for record in seen.rl if record.get("trained_tokens", 1) and "drift" in record])
+    drift = seen.moved
     if len(drift) >= 10 and seen.config["rl"]["updates_per_step"] > 1 and drift.mean() < 2e-4:
         return Finding(
             "learning rate too low",
@@ -236,11 +242,13 @@ def nothing_moves(seen: Seen) -> Finding | None:
 
 @rule
 def too_far(seen: Seen) -> Finding | None:
-    drift, rate = seen.of_step("drift"), seen.config["rl"]["learning_rate"]
-    if len(drift) >= 5 and not seen.config["rl"]["lookahead"] and drift.mean() > 0.5:
+    drift, rate = seen.moved, seen.config["rl"]["learning_rate"]
+    if seen.config["rl"]["lookahead"] or not len(drift):
+        return None
+    if drift.max() > 1 or (len(drift) >= 5 and drift.mean() > 0.5):  # one nat at once may ruin a policy for good
         return Finding(
             "learning rate too high",
-            f"an update moves log-probabilities by {drift.mean():.2f} in the mean",
+            f"an update moves log-probabilities by {drift.mean():.2f} in the mean, by {drift.max():.2f} at most",
             f"lower rl.learning_rate, now {rate:g}, to {rate / 3:g}",
         )
     return None
@@ -248,16 +256,15 @@ def too_far(seen: Seen) -> Finding | None:
 
 @rule
 def no_entropy(seen: Seen) -> Finding | None:
-    entropy = seen.of_step("entropy")
-    entropy = entropy[entropy > 0]
-    if len(entropy) < 20 or not entropy[-5:].mean() < 0.02:
+    entropy = np.array([r["entropy"] for r in seen.rl if r.get("trained_tokens", 1) and "entropy" in r])
+    if len(entropy) < 10 or not entropy[-10:].mean() < 0.03:
         return None
     worst = min(seen.env_ids, key=lambda env_id: seen.late(env_id, "reward"))
     if seen.late(worst, "reward") > 0.9:
         return None
     return Finding(
         "no exploration",
-        f"the policy is certain of every token (entropy {entropy[-5:].mean():.3f}) while {worst} earns {seen.late(worst, 'reward'):.2f}",
+        f"the policy is certain of every token (entropy {entropy[-10:].mean():.3f}) while {worst} earns {seen.late(worst, 'reward'):.2f}",
         f"raise algorithm.clip_high, or rl.temperature (now {seen.config['rl']['temperature']:g}); a shorter warm start explores more",
     )
 
