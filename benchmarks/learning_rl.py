@@ -189,7 +189,8 @@ def plot(studies: Sequence[Study], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
-            runs = [records(study.output / f"{name}-{study.seed}") for study in studies]
+            folders = [study.output / f"{name}-{study.seed}" for study in studies]
+            runs = [records(folder) for folder in folders if (folder / "summary.json").exists()]
             curves = [
                 [np.mean([e["reward"] for e in row["environments"].values() if "reward" in e]) for row in run]
                 for run in runs
