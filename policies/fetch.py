@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..kernels.compiled import cache_root
 from .folder import PolicyError
 
 
@@ -76,8 +76,7 @@ TEMPLATE = r"""{%- if messages[0]['role'] == 'system' %}{% set system = messages
 
 def cache_folder(name: str) -> Path:
     """Where a fetched policy lies: $SWANNERY_CACHE, or the user's cache folder."""
-    root = os.environ.get("SWANNERY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "swannery"
-    return Path(root).expanduser() / "policies" / name
+    return cache_root() / "policies" / name
 
 
 def is_fetched(name: str) -> bool:

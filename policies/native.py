@@ -17,6 +17,7 @@ from ..kernels.paged_attention import DecodeLayout
 from .batching import BatchingEngine
 from .budget import ReasoningTokens
 from .cache import PAGE_SIZE, Cache, cache_bytes
+from .compiled_step import CompiledStep, can_compile
 from .decoder import Piece
 from .hybrid import CachePlace, HybridModel
 from .weights import copy_weights
@@ -39,6 +40,7 @@ class HybridDecoder:
         self.row_bytes, self.page_bytes = cache_bytes(config, exact=model.exact, dtype=dtype)
         # One page more, where the padding of a batch writes.
         self.cache = Cache(config, num_rows, num_pages + 1, exact=model.exact, dtype=dtype, device=self.device)
+        self.compiled = CompiledStep(model, self.cache) if can_compile(model) else None
 
     def prefill(self, pieces: Sequence[Piece]) -> np.ndarray:
         new_S = np.array([len(piece.ids) for piece in pieces])
@@ -58,6 +60,8 @@ class HybridDecoder:
         return routes_NEK.cpu().numpy()
 
     def step(self, ids_B: np.ndarray, tables_BP: np.ndarray, lengths_B: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        if self.compiled is not None:
+            return self.compiled.step(ids_B, tables_BP, lengths_B)
         B = len(ids_B)
         padding = min(-B % self.row_multiple, self.num_rows - B)
         if padding:
@@ -137,6 +141,8 @@ class NativeEngine(BatchingEngine):
         # Of each page: scores and weights of its queries, and their means on the way to the rows.
         page = config.num_attention_heads * (3 * decoder.page_size + 4 * config.head_dim) * itemsize
         attention = decoder.num_pages * page if "*" in config.pattern else 0
+        if decoder.compiled is not None:
+            weights += decoder.compiled.num_bytes
         return weights + decoder.cache.num_bytes + self.records.num_bytes + attention
 
 

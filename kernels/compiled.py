@@ -1,0 +1,99 @@
+"""C of ours for CPUs, compiled where it runs: one call of the machine's own compiler, kept in the user's cache folder.
+
+There is no compiler, or it fails: `library` is None and the torch form runs. `SWANNERY_KERNELS=torch` asks for that too. The compiler is
+$CC, or cc, gcc or clang. What was compiled is kept under a name made of the source, the compiler's version and flags, and the processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backend import setting
+
+SOURCES = Path(__file__).parent / "cpu"
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+"""None of them lets sums be reordered: a row's bits are the same in whatever company."""
+_TIMEOUT_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+def cache_root() -> Path:
+    """Where the project keeps what it can make or fetch again: $SWANNERY_CACHE, or the user's cache folder."""
+    root = os.environ.get("SWANNERY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "swannery"
+    return Path(root).expanduser()
+
+
+def uses_compiled(*tensors: Tensor) -> bool:
+    """Whether an operation that has a form in C takes it for these tensors: fp32, on the CPU, and not against the setting."""
+    if setting() not in ("", "external") or any(t.device.type != "cpu" or t.dtype is not torch.float32 for t in tensors):
+        return False
+    return library() is not None
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions of cpu/decode.c, or None where they cannot be compiled here."""
+    compiler = _compiler()
+    if compiler is None:
+        log.info("no C compiler: decoding on the CPU takes the torch form")
+        return None
+    try:
+        return ctypes.CDLL(str(_compile(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        log.warning("decoding on the CPU takes the torch form: %s did not compile %s: %s", compiler, SOURCES, said)
+        return None
+
+
+def _compiler() -> str | None:
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def _compile(compiler: str) -> Path:
+    """The library, made once for this source, compiler and processor. It appears whole or not at all."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_TIMEOUT_S).stdout
+    digest = hashlib.sha256(repr((version, FLAGS, _processor())).encode())
+    for source in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(source.read_bytes())
+    made = cache_root() / "kernels" / f"decode-{digest.hexdigest()[:16]}.so"
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+            part = Path(folder) / made.name
+            command = [compiler, *FLAGS, "-o", str(part), str(SOURCES / "decode.c"), "-lm"]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+            part.replace(made)
+    return made
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def pack(weight_NK: Tensor) -> Tensor:
+    """A weight of shape [..., N, K] as panels [..., ceil(N / panel), K, panel]: what cpu/linear.h multiplies with."""
+    loaded = library()
+    assert loaded is not None
+    panel = int(loaded.swannery_panel())
+    *batch, N, K = weight_NK.shape
+    padded = torch.nn.functional.pad(weight_NK.detach(), (0, 0, 0, -N % panel))
+    return padded.view(*batch, -1, panel, K).transpose(-1, -2).contiguous()

@@ -1,0 +1,47 @@
+/* A decode step of a hybrid model on a CPU: one token for each of B rows, all layers in one call. What torch does in some 350 operations,
+   each a few microseconds before it computes anything, is here what its arithmetic and its memory cost. */
+
+#include "attention.h"
+#include "experts.h"
+#include "mamba.h"
+
+int64_t swannery_panel(void) { return PANEL; }
+
+/* Floats that a step of B rows needs to work in; `tokens` are those of the longest row, whole pages. */
+int64_t swannery_scratch(const Model *model, int64_t B, int64_t tokens) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < model->num_layers; i++) {
+        const Layer *layer = model->layers + i;
+        int64_t row = 0;
+        if (layer->letter == 'M') row = mamba_scratch(layer->mixer);
+        if (layer->letter == '*') row = attention_scratch(layer->mixer);
+        if (layer->letter == 'E') row = experts_scratch(layer->mixer);
+        if (layer->letter == '-') row = ((const Mlp *)layer->mixer)->s;
+        most = row > most ? row : most;
+    }
+    return B * (2 * model->d + most) + tokens;
+}
+
+void swannery_decode(const Model *model, const Step *step) {
+    const int64_t B = step->B, d = model->d;
+    float *h = step->scratch, *x = h + B * d, *scratch = x + B * d;
+    int64_t routed = 0;
+    for (int64_t b = 0; b < B; b++) memcpy(h + b * d, model->embeddings + step->ids[b] * d, 4 * d);
+    for (int64_t i = 0; i < model->num_layers; i++) {
+        const Layer *layer = model->layers + i;
+        rms_norm(h, layer->norm, (float)model->eps, B, d, x);
+        switch (layer->letter) {
+        case 'M': mamba(layer->mixer, step, x, h, d, scratch); break;
+        case '*': attention(layer->mixer, step, x, h, d, scratch); break;
+        case 'E': experts(layer->mixer, step, x, h, d, routed++, model->num_routed, scratch); break;
+        case '-': {
+            const Mlp *mlp = layer->mixer;
+            linear(x, d, mlp->up_p, B, d, mlp->s, scratch, mlp->s, 0);
+            relu_squared(scratch, B * mlp->s);
+            linear(scratch, mlp->s, mlp->down_p, B, mlp->s, d, h, d, 1);
+        }
+        }
+    }
+    rms_norm(h, model->norm, (float)model->eps, B, d, x);
+    linear(x, d, model->head_p, B, d, model->V, step->logits, model->V, 0);
+}

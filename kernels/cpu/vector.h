@@ -1,0 +1,73 @@
+/* Vectors of floats, and the few functions of them that torch's operations are made of.
+
+   A vector has the 16 lanes of AVX-512; elsewhere the compiler makes it of smaller ones. Nothing here reorders sums behind our back: a
+   row's bits depend on the row alone, whatever rows it is computed beside. */
+
+#ifndef SWANNERY_VECTOR_H
+#define SWANNERY_VECTOR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE vec load(const float *from) { return *(const vec *)from; }
+INLINE void store(float *to, vec x) { *(vec *)to = x; }
+INLINE vec all(float x) { return x - (vec){0}; }
+INLINE vec choose(ivec condition, vec then, vec otherwise) { return (vec)((condition & (ivec)then) | (~condition & (ivec)otherwise)); }
+
+/* The first n floats, or all lanes where n >= LANES; lanes that are left out are 0 and are not written. */
+INLINE vec load_n(const float *from, int64_t n) {
+    if (n >= LANES) return load(from);
+    vec x = {0};
+    memcpy(&x, from, 4 * n);
+    return x;
+}
+
+INLINE void store_n(float *to, vec x, int64_t n) {
+    if (n >= LANES)
+        store(to, x);
+    else
+        memcpy(to, &x, 4 * n);
+}
+
+INLINE float sum(vec x) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+/* e^x = 2^n e^r with |r| <= ln 2 / 2, and the Taylor polynomial of e^r, whose next term is 5e-9. Below -87 it is 0; NaN stays NaN. */
+INLINE vec vexp(vec x) {
+    const vec big = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    const ivec vanishes = x < -87.0f;
+    x = choose(x > 88.0f, all(88.0f), choose(vanishes, all(-87.0f), x));
+    vec shifted = x * 1.44269504f + big, n = shifted - big;
+    vec r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f; /* ln 2 in two parts */
+    vec p = all(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    ivec exponent = ((ivec)shifted << 23) + (127 << 23);
+    return choose(vanishes, all(0.0f), p * (vec)exponent);
+}
+
+INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
+
+INLINE float dot(const float *a, const float *b, int64_t n) {
+    vec total = {0};
+    for (int64_t i = 0; i < n; i += LANES) total += load_n(a + i, n - i) * load_n(b + i, n - i);
+    return sum(total);
+}
+
+#endif
