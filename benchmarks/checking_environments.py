@@ -1,4 +1,4 @@
-"""Environments whose demonstrators check their work by doing it again, up to four times: reasoning that is longer than it needs to be.
+"""Environments whose demonstrators check their work by doing it again, up to six times: reasoning that is longer than it needs to be.
 
 What a budget cuts off and what a length control shortens is then known: every pass but the first.
 """
@@ -13,11 +13,11 @@ from swannery.environments.chat import Guess
 from swannery.environments.math import Arithmetic
 from swannery.environments.reasoning_gym.adapter import ReasoningGym
 
-MOST_CHECKS = 4
+MOST_CHECKS = 6
 
 
 class Checking:
-    """A demonstrator's turn, with its reasoning written down one to five times."""
+    """A demonstrator's turn, with its reasoning written down one to seven times."""
 
     def demonstrate(self, rng: np.random.Generator) -> Turn:
         turn: Turn = super().demonstrate(rng)  # type: ignore[misc]

@@ -38,7 +38,9 @@ def cache_root() -> Path:
 
 def uses_compiled(*tensors: Tensor) -> bool:
     """Whether an operation that has a form in C takes it for these tensors: fp32, on the CPU, and not against the setting."""
-    if setting() not in ("", "external") or any(t.device.type != "cpu" or t.dtype is not torch.float32 for t in tensors):
+    if setting() not in ("", "external") or any(
+        t.device.type != "cpu" or t.dtype is not torch.float32 for t in tensors
+    ):
         return False
     return library() is not None
 

@@ -94,5 +94,6 @@ def causal_conv1d_step(x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, i
         y.addcmul_(inputs_BXD[:, k], weight_DK[:, k])
     for k in range(X - 1):
         inputs_BXD[:, k] = inputs_BXD[:, k + 1]
-    inputs_BXD[:, X - 1] = x_BD
+    if X:
+        inputs_BXD[:, X - 1] = x_BD
     return F.silu(y if bias_D is None else y.add_(bias_D), inplace=True)

@@ -91,7 +91,14 @@ class DecodeModel(_Structure):
     _fields_ = _fields("d V num_layers num_routed K", "eps", "embeddings norm head_p layers")
 
     def __init__(
-        self, layers: Sequence[tuple[Tensor, Mixer]], *, embeddings: Tensor, norm: Tensor, head_p: Tensor, eps: float
+        self,
+        layers: Sequence[tuple[Tensor, Mixer]],
+        *,
+        embeddings: Tensor,
+        norm: Tensor,
+        head_p: Tensor,
+        eps: float,
+        top_k: int,
     ) -> None:
         routed = [mixer for _, mixer in layers if isinstance(mixer, ExpertsLayer)]
         parts = [_Layer(letter=ord(mixer.letter), norm=norm, mixer=mixer) for norm, mixer in layers]
@@ -99,12 +106,15 @@ class DecodeModel(_Structure):
         array = (_Layer * len(parts))(*parts)
         super().__init__(
             d=embeddings.shape[1], V=embeddings.shape[0], num_layers=len(parts), num_routed=len(routed),
-            K=routed[0].K if routed else 0, eps=eps, embeddings=embeddings, norm=norm, head_p=head_p, layers=array,  # type: ignore[arg-type]
+            K=top_k, eps=eps, embeddings=embeddings, norm=norm, head_p=head_p, layers=array,  # type: ignore[arg-type]
         )  # fmt: skip
         loaded = library()
         assert loaded is not None
         self._scratch, self._decode = loaded.swannery_scratch, loaded.swannery_decode
-        self._scratch.restype, self._scratch.argtypes = ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+        self._scratch.restype, self._scratch.argtypes = (
+            ctypes.c_int64,
+            [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64],
+        )
         self._decode.restype, self._decode.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p]
         self._memory: list[Tensor] = []
         self._threads: ThreadPoolExecutor | None = None

@@ -144,7 +144,7 @@ class Cache:
 
 def untouched_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Zeros that take no memory on a CPU until they are written: a cache is rarely full."""
-    if torch.device(device).type != "cpu":
+    if torch.device(device).type != "cpu" or 0 in shape:
         return torch.zeros(*shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(torch.Size(shape).numel() * dtype.itemsize, np.uint8)).view(dtype).view(*shape)
 

@@ -39,6 +39,10 @@ class CompiledStep:
         """One token for each of the cache's first B rows, which then hold lengths_B tokens: logits [B, V] and routes [B, E, K]."""
         return self._fresh().decode(ids_B, tables_BP, lengths_B, self.cache.page_size)
 
+    def refresh(self) -> None:
+        """Pack the weights anew: they changed in a way that leaves no trace, as fused optimizers change them."""
+        self._packed = None
+
     def _fresh(self) -> DecodeModel:
         """The packed model, of the weights that are there now."""
         now = [(weight.data_ptr(), weight._version) for weight in self._weights]
@@ -57,7 +61,7 @@ class CompiledStep:
         layers = [(layer.norm.weight.detach(), self._mixer(index, layer)) for index, layer in enumerate(model.layers)]
         return DecodeModel(
             layers, embeddings=model.embeddings.weight.detach(), norm=model.norm_f.weight.detach(), head_p=pack(model.lm_head.weight),
-            eps=model.config.norm_eps,
+            eps=model.config.norm_eps, top_k=model.config.experts_per_token,
         )  # fmt: skip
 
     def _mixer(self, index: int, layer: Layer) -> MambaLayer | AttentionLayer | ExpertsLayer | MLPLayer:

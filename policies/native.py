@@ -87,6 +87,8 @@ class HybridDecoder:
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         copy_weights(self.model.state_dict(), weights)
+        if self.compiled is not None:
+            self.compiled.refresh()
 
 
 class NativeEngine(BatchingEngine):
