@@ -1,6 +1,6 @@
-"""Environments whose demonstrators check their work by doing it again, up to six times: reasoning that is longer than it needs to be.
+"""Environments whose demonstrators check their work by doing it again, up to four times: reasoning that is longer than it needs to be.
 
-What a budget cuts off and what a length control shortens is then known: every pass but the first.
+What a length control may cut is then known: every pass but the first.
 """
 
 from dataclasses import replace
@@ -13,11 +13,11 @@ from swannery.environments.chat import Guess
 from swannery.environments.math import Arithmetic
 from swannery.environments.reasoning_gym.adapter import ReasoningGym
 
-MOST_CHECKS = 6
+MOST_CHECKS = 4
 
 
 class Checking:
-    """A demonstrator's turn, with its reasoning written down one to seven times."""
+    """A demonstrator's turn, with its reasoning written down one to five times."""
 
     def demonstrate(self, rng: np.random.Generator) -> Turn:
         turn: Turn = super().demonstrate(rng)  # type: ignore[misc]

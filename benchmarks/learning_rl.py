@@ -26,8 +26,8 @@ LOOPS = {
     "one_step_off": ("--rl.lookahead", "1", "--generation.num-slots", "80"),
     "lookahead_2": ("--rl.lookahead", "2", "--generation.num-slots", "40"),
 }
-LENGTH = ("--shaping.reasoning-length", "0.3", "--shaping.answer-length", "0.3")
-BUDGETS = ("unlimited", "2", "4", "6", "8", "12", "16")
+LENGTH = ("--shaping.reasoning-length", "0.1")
+BUDGETS = ("unlimited", "2", "3", "4", "6", "8")
 
 Figures = dict[str, float]
 
@@ -40,13 +40,24 @@ class Study:
 
     @property
     def start(self) -> dict[str, Any]:
-        return train(self.output / f"start-{self.seed}", "quickstart", self.seed, "--rl.steps", "0", *SIZE, *TASKS)
+        return self.start_of("start", "quickstart")
 
-    def arm(self, name: str, *options: str, config: str = "quickstart") -> dict[str, Any]:
-        policy = Path(self.start["run"]) / "policy"
+    def start_of(self, name: str, config: str) -> dict[str, Any]:
+        return train(self.output / f"{name}-{self.seed}", config, self.seed, "--rl.steps", "0", *SIZE, *TASKS)
+
+    def arm(
+        self, name: str, *options: str, config: str = "quickstart", start: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        policy = Path((start or self.start)["run"]) / "policy"
         return train(
             self.output / f"{name}-{self.seed}", config, self.seed, "--policy.folder", str(policy), "--sft.steps", "0",
             "--rl.steps", str(self.steps), *SIZE, *TASKS, *options,
+        )  # fmt: skip
+
+    def whole(self, name: str, config: str) -> dict[str, Any]:
+        """A run with a warm start of its own."""
+        return train(
+            self.output / f"{name}-{self.seed}", config, self.seed, "--rl.steps", str(self.steps), *SIZE, *TASKS,
         )  # fmt: skip
 
     def control(self, by: str) -> dict[str, Any]:
@@ -100,16 +111,31 @@ def loop_figures(studies: Sequence[Study]) -> Figures:
 
 
 def length_figures(studies: Sequence[Study]) -> Figures:
-    """Tokens of held-out rollouts with the length control and without."""
+    """Tokens of held-out rollouts with the length control and without, where demonstrators check their work up to four times."""
     figures: Figures = {}
-    for name, options in {"grpo": (), "length": LENGTH}.items():
-        runs = [study.arm(name, *options) for study in studies]
+    for name, options in {"checking": (), "checking_length": LENGTH}.items():
+        runs = []
+        for study in studies:
+            config = _checking(study.output)
+            start = study.start_of("checking-start", config)
+            runs.append(study.arm(name, *options, config=config, start=start))
         scores = [json.loads((Path(run["run"]) / "evaluation-after.json").read_text()) for run in runs]
-        sampled = [[row for row in rows if row["temperature"] == 1.0] for rows in scores]
-        figures[f"{name}_sampled"] = float(np.mean([accuracy(run) for run in runs]))
-        figures[f"{name}_tokens"] = float(np.mean([[row["mean_sampled_tokens"] for row in rows] for rows in sampled]))
-    shorter = 1 - figures["length_tokens"] / figures["grpo_tokens"]
-    return figures | {"length_cut": shorter, "length_less_grpo": figures["length_sampled"] - figures["grpo_sampled"]}
+        for kind, temperature in (("sampled", 1.0), ("greedy", 0.0)):
+            rows = [[row for row in rows if row["temperature"] == temperature] for rows in scores]
+            figures[f"{name}_{kind}"] = float(np.mean([accuracy(run, kind) for run in runs]))
+            figures[f"{name}_{kind}_tokens"] = float(np.mean([[r["mean_sampled_tokens"] for r in rs] for rs in rows]))
+    for kind in ("sampled", "greedy"):
+        with_it, without = (figures[f"{name}_{kind}_tokens"] for name in ("checking_length", "checking"))
+        figures[f"length_cut_{kind}"] = 1 - with_it / without
+        figures[f"length_gain_{kind}"] = figures[f"checking_length_{kind}"] - figures[f"checking_{kind}"]
+    return figures
+
+
+def _checking(output: Path) -> str:
+    """The configuration, with the place of its environments."""
+    here, path = Path(__file__).parent.absolute(), output / "checking.toml"
+    path.write_text((here / "checking.toml").read_text().replace("checking_env", f"{here}/checking_env"))
+    return str(path)
 
 
 def curriculum_figures(studies: Sequence[Study]) -> Figures:
@@ -120,25 +146,24 @@ def curriculum_figures(studies: Sequence[Study]) -> Figures:
 
 
 def budget_figures(studies: Sequence[Study]) -> Figures:
-    """Reward against reasoning for policies trained under budgets and without; what is left at half the tokens."""
+    """Reward against reasoning for policies trained under budgets and without, warm start included; what is left of each environment's
+    reward at half of its reasoning."""
     figures: Figures = {}
-    free = ("--config", "budgets")
     for name in ("budgeted", "unbudgeted"):
         kept = []
         for study in studies:
             config = "budgets" if name == "budgeted" else str(_without_budgets(study.output))
-            run = Path(study.arm(name, config=config)["run"])
+            run = Path(study.whole(name, config)["run"])
             curve = run / "budgets.json"
             if not curve.exists():
-                swannery("eval", str(run / "policy"), *free, "--temperatures", "1.0", "--num-tasks", "256",
+                swannery("eval", str(run / "policy"), "--config", "budgets", "--temperatures", "1.0", "--num-tasks", "256",
                          "--budgets", *BUDGETS, "--output", str(curve))  # fmt: skip
-            points = _points(json.loads(curve.read_text()))
-            full_tokens, full_reward = points["unlimited"]
-            half = [reward for tokens, reward in points.values() if tokens <= full_tokens / 2]
-            kept.append((full_reward, full_tokens, max(half, default=0.0)))
-        full, tokens, half_reward = np.mean(kept, axis=0)
-        figures |= {f"{name}_full": full, f"{name}_full_tokens": tokens, f"{name}_half": half_reward}
+            kept.append(_kept_at_half(json.loads(curve.read_text())))
+        full, tokens, half_reward, half_tokens = np.mean(kept, axis=0)
+        figures |= {f"{name}_full": full, f"{name}_full_tokens": tokens}
+        figures |= {f"{name}_half": half_reward, f"{name}_half_tokens": half_tokens}
         figures[f"{name}_kept_at_half"] = half_reward / full
+        figures[f"{name}_kept_least_seed"] = min(half / full for full, _, half, _ in kept)
     return figures
 
 
@@ -146,7 +171,7 @@ def _without_budgets(output: Path) -> Path:
     """The same mixture without limits of reasoning."""
     from swannery.rl.config import read_toml
 
-    budgets = '["unlimited", 8, 4, 2]'
+    budgets = '["unlimited", 4, 3, 2]'
     text = (Path(__file__).parents[1] / "configs" / "budgets.toml").read_text()
     path = output / "unbudgeted.toml"
     path.write_text(text.replace(budgets, '["unlimited"]'))
@@ -154,20 +179,24 @@ def _without_budgets(output: Path) -> Path:
     return path
 
 
-def _points(rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Mean reasoning tokens and reward of each budget, over the environments."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        found.setdefault(str(row["budget"] or "unlimited"), []).append(
-            (row["mean_reasoning_tokens"], row["mean_reward"])
-        )
-    return {budget: tuple(np.mean(values, axis=0)) for budget, values in found.items()}  # type: ignore[misc]
+def _kept_at_half(rows: list[dict[str, Any]]) -> tuple[float, ...]:
+    """Mean over environments of: reward and reasoning tokens without a limit; the same under the largest budget that spends at most half
+    of these tokens."""
+    found = []
+    for env_id in sorted({row["env_id"] for row in rows}):
+        points = [
+            (row["mean_reasoning_tokens"], row["mean_reward"], row["budget"]) for row in rows if row["env_id"] == env_id
+        ]
+        full_tokens, full, _ = next(point for point in points if point[2] is None)
+        half_tokens, half, _ = max(point for point in points if point[0] <= full_tokens / 2)
+        found.append((full, full_tokens, half, half_tokens))
+    return tuple(float(value) for value in np.mean(found, axis=0))
 
 
 BARS = {
     "least_gain_of_an_algorithm": (">=", 0.0),
     "budgeted_kept_at_half": (">=", 0.9),
-    "length_cut": (">=", 0.2),
+    "length_cut_sampled": (">=", 0.2),
 }
 CASES: dict[str, Callable[[Sequence[Study]], Figures]] = {
     "algorithms": algorithm_figures, "loops": loop_figures, "length": length_figures, "curriculum": curriculum_figures,
@@ -184,7 +213,7 @@ def plot(studies: Sequence[Study], path: Path) -> None:
 
     groups = {
         "algorithms": ALGORITHMS,
-        "loops, length, curriculum": ("grpo", *LOOPS, "length", "curriculum"),
+        "loops, curriculum": ("grpo", *LOOPS, "curriculum"),
     }
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, (title, names) in zip(axes, groups.items(), strict=True):

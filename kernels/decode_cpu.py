@@ -153,3 +153,18 @@ class DecodeModel(_Structure):
         if len(self._memory[thread]) < wanted:
             self._memory[thread] = torch.empty(math.ceil(wanted * 1.25))
         return self._memory[thread].data_ptr()
+
+
+def sample_rows(logits_BV: Tensor, temperature_B: Tensor, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids [B] by inversion of the cumulative distribution, and their log-probabilities; temperature 0 is greedy."""
+    loaded, (B, V) = library(), logits_BV.shape
+    assert loaded is not None
+    logits, temperature, uniforms = (
+        logits_BV.contiguous(),
+        temperature_B.float().contiguous(),
+        uniforms_B.double().contiguous(),
+    )
+    ids, logprobs, weights = torch.empty(B, dtype=torch.int64), torch.empty(B), torch.empty(V)
+    sizes, tensors = map(ctypes.c_int64, (B, V)), (logits, temperature, uniforms, weights, ids, logprobs)
+    loaded.swannery_sample(*sizes, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    return ids, logprobs

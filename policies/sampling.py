@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels.compiled import uses_compiled
+from ..kernels.decode_cpu import sample_rows
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -53,6 +56,8 @@ def sample(
 
     The support is cut by top-k, then by top-p of what is left, and the probabilities are those within it.
     """
+    if warp is None and uses_compiled(logits_BV):
+        return *sample_rows(logits_BV, temperature_B, uniforms_B), None
     greedy_B = temperature_B == 0
     precise = torch.promote_types(logits_BV.dtype, torch.float32)
     logprobs_BV = logits_BV.to(precise) / torch.where(greedy_B, 1.0, temperature_B).unsqueeze(1)

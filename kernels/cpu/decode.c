@@ -4,6 +4,7 @@
 #include "attention.h"
 #include "experts.h"
 #include "mamba.h"
+#include "sampling.h"
 
 int64_t swannery_panel(void) { return PANEL; }
 
@@ -44,4 +45,11 @@ void swannery_decode(const Model *model, const Step *step) {
     }
     rms_norm(h, model->norm, (float)model->eps, B, d, x);
     linear(x, d, model->head_p, B, d, model->V, step->logits, model->V, 0);
+}
+
+/* A token of each of B rows of V logits, and its log-probability; `weights` is room for V floats. */
+void swannery_sample(
+    int64_t B, int64_t V, const float *logits, const float *temperatures, const double *uniforms, float *weights, int64_t *ids, float *logprobs
+) {
+    for (int64_t b = 0; b < B; b++) ids[b] = draw(logits + b * V, V, temperatures[b], uniforms[b], weights, logprobs + b);
 }

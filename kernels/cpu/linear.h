@@ -1,6 +1,6 @@
-/* y = x W^T for few rows and a weight that was packed once: panels of PANEL outputs, each [K][PANEL], so that a product reads its weight
-   in one stream. A tile of TILE rows by one panel stays in registers; every element is one chain of multiply-adds over k, so a row's
-   bits do not depend on how many rows there are. */
+/* Products of a few rows with a matrix that lies in panels of PANEL columns: a weight that was packed once, [panels][K][PANEL], or rows of
+   more columns as they are. A tile of TILE rows by one panel stays in registers; every element is one chain of multiply-adds over k, so
+   a row's bits do not depend on how many rows there are. */
 
 #ifndef SWANNERY_LINEAR_H
 #define SWANNERY_LINEAR_H
@@ -10,17 +10,30 @@
 #define PANEL (2 * LANES)
 #define TILE 8
 
-INLINE void tile(const int rows, const float *x, int64_t ldx, const float *panel, int64_t K, float *y, int64_t ldy, int64_t n, int add) {
+/* Element (r, k) of x lies at x[r * xr + k * xk], row k of the panel at panel[k * ldp] with `width` columns, all of them if `whole`. */
+typedef struct {
+    const float *x;
+    int64_t xr, xk;
+    const float *panel;
+    int64_t ldp, panels_apart, width;
+    float *y;
+    int64_t ldy;
+} Product;
+
+INLINE void tile(const int rows, const int whole, const Product *p, int64_t K, int64_t n, const int add) {
     vec left[TILE] = {{0}}, right[TILE] = {{0}};
-    for (int64_t k = 0; k < K; k++) {
-        const vec a = load(panel + k * PANEL), b = load(panel + k * PANEL + LANES);
+    const float *x = p->x, *panel = p->panel;
+    for (int64_t k = 0; k < K; k++, x += p->xk, panel += p->ldp) {
+        const vec a = whole ? load(panel) : load_n(panel, p->width);
+        const vec b = whole ? load(panel + LANES) : p->width > LANES ? load_n(panel + LANES, p->width - LANES) : (vec){0};
         for (int r = 0; r < rows; r++) {
-            const vec value = all(x[r * ldx + k]);
+            const vec value = all(x[r * p->xr]);
             left[r] += value * a;
             right[r] += value * b;
         }
     }
-    for (int r = 0; r < rows; r++, y += ldy) {
+    float *y = p->y;
+    for (int r = 0; r < rows; r++, y += p->ldy) {
         if (add) {
             left[r] += load_n(y, n);
             if (n > LANES) right[r] += load_n(y + LANES, n - LANES);
@@ -30,23 +43,48 @@ INLINE void tile(const int rows, const float *x, int64_t ldx, const float *panel
     }
 }
 
-/* y [M, N] is set to x [M, K] times the packed weight, or has it added. */
-static void linear(const float *x, int64_t ldx, const float *weight, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int add) {
-    for (int64_t n = 0; n < N; n += PANEL, weight += K * PANEL)
+#define ROWS(rows)                                                     \
+    case rows:                                                         \
+        if (p.width >= PANEL)                                          \
+            tile(rows, 1, &p, K, N - n, add);                          \
+        else                                                           \
+            tile(rows, 0, &p, K, N - n, add);                          \
+        break
+
+/* y [M, N] is set to x [M, K] times the matrix [K, N], or has it added. */
+static void multiply(Product given, int64_t M, int64_t K, int64_t N, const int add) {
+    for (int64_t n = 0; n < N; n += PANEL)
         for (int64_t m = 0; m < M; m += TILE) {
-            const float *at = x + m * ldx;
-            float *to = y + m * ldy + n;
-            switch (M - m) {
-            case 1: tile(1, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 2: tile(2, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 3: tile(3, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 4: tile(4, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 5: tile(5, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 6: tile(6, at, ldx, weight, K, to, ldy, N - n, add); break;
-            case 7: tile(7, at, ldx, weight, K, to, ldy, N - n, add); break;
-            default: tile(TILE, at, ldx, weight, K, to, ldy, N - n, add);
+            Product p = given;
+            p.x += m * p.xr;
+            p.y += m * p.ldy + n;
+            p.panel += n / PANEL * p.panels_apart;
+            if (p.panels_apart == PANEL) p.width -= n;
+            switch (M - m < TILE ? M - m : TILE) {
+                ROWS(1);
+                ROWS(2);
+                ROWS(3);
+                ROWS(4);
+                ROWS(5);
+                ROWS(6);
+                ROWS(7);
+                ROWS(8);
             }
         }
+}
+
+/* y [M, N] is set to x [M, K] times the packed weight, or has it added. */
+static void linear(const float *x, int64_t ldx, const float *weight, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int add) {
+    const Product p = {x, ldx, 1, weight, PANEL, K * PANEL, PANEL, y, ldy};
+    multiply(p, M, K, N, add);
+}
+
+/* The same with a matrix of K rows of N columns, `ldb` apart; element (m, k) of x lies at x[m * xr + k * xk]. */
+static void times_rows(
+    const float *x, int64_t xr, int64_t xk, const float *b, int64_t ldb, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int add
+) {
+    const Product p = {x, xr, xk, b, ldb, PANEL, N, y, ldy};
+    multiply(p, M, K, N, add);
 }
 
 /* relu(x)^2, in place. */
