@@ -81,7 +81,7 @@ def speed(form: str, name: str) -> dict[str, float]:
         pages = -(-(length + 64) // PAGE_SIZE)
         cache = Cache(config, batch, batch * pages, dtype=torch.bfloat16, device="cuda")
         tables = np.arange(batch * pages).reshape(batch, pages)
-        plan = Packing.build(new.tolist(), num_buckets=0, **packed)
+        plan = Packing.build(new.tolist(), **packed)
         place = CachePlace.build(cache, np.arange(4), tables[:4], np.zeros(4, int), new)
         figures["prefill_tokens_s"] = len(ids) / seconds(lambda: model(ids, plan, place=place))
         layout = DecodeLayout.build(tables, np.full(batch, length + 1), PAGE_SIZE, torch.device("cuda"))

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention_cpu import forest_attention
 from .backend import uses_triton
+from .compiled import uses_compiled
 from .gather import gather_rows
 from .packing import AttentionBucket, Packing
 from .sliding_window import WIDEST_HEAD
@@ -31,6 +33,8 @@ def packed_attention(
 ) -> Tensor:
     """Each token sees its own path: its ancestors' tokens and its segment's up to itself, of these the last `window`. Returns
     [N, H * D]."""
+    if uses_compiled(q_NHD, k_NJD, v_NJD):
+        return forest_attention(q_NHD, k_NJD, v_NJD, packing, window)
     N, H, D = q_NHD.shape
     J = k_NJD.shape[1]
     in_triton = D <= WIDEST_HEAD and uses_triton(q_NHD, k_NJD, v_NJD)

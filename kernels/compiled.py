@@ -14,8 +14,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,16 +50,16 @@ def uses_compiled(*tensors: Tensor) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions of cpu/decode.c, or None where they cannot be compiled here."""
+    """The compiled functions of cpu/swannery.c, or None where they cannot be compiled here."""
     compiler = _compiler()
     if compiler is None:
-        log.info("no C compiler: decoding on the CPU takes the torch form")
+        log.info("no C compiler: what the CPU computes takes the torch form")
         return None
     try:
         return ctypes.CDLL(str(_compile(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or error
-        log.warning("decoding on the CPU takes the torch form: %s did not compile %s: %s", compiler, SOURCES, said)
+        log.warning("what the CPU computes takes the torch form: %s did not compile %s: %s", compiler, SOURCES, said)
         return None
 
 
@@ -71,12 +74,12 @@ def _compile(compiler: str) -> Path:
     digest = hashlib.sha256(repr((version, FLAGS, _processor())).encode())
     for source in sorted(SOURCES.glob("*.[ch]")):
         digest.update(source.read_bytes())
-    made = cache_root() / "kernels" / f"decode-{digest.hexdigest()[:16]}.so"
+    made = cache_root() / "kernels" / f"cpu-{digest.hexdigest()[:16]}.so"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=made.parent) as folder:
             part = Path(folder) / made.name
-            command = [compiler, *FLAGS, "-o", str(part), str(SOURCES / "decode.c"), "-lm"]
+            command = [compiler, *FLAGS, "-o", str(part), str(SOURCES / "swannery.c"), "-lm"]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
             part.replace(made)
     return made
@@ -99,3 +102,53 @@ def pack(weight_NK: Tensor) -> Tensor:
     *batch, N, K = weight_NK.shape
     padded = torch.nn.functional.pad(weight_NK.detach(), (0, 0, 0, -N % panel))
     return padded.view(*batch, -1, panel, K).transpose(-1, -2).contiguous()
+
+
+class Structure(ctypes.Structure):
+    """A structure of C: numbers first, then addresses, for which it takes tensors (and keeps them), structures or None."""
+
+    def __init__(self, **values: float | Tensor | ctypes.Structure | ctypes.Array | None) -> None:
+        names = {name for name, *_ in self._fields_}
+        assert names == set(values), f"{type(self).__name__}: {names ^ set(values)}"
+        self.kept = values
+        super().__init__(**{name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous() and value.device.type == "cpu" and value.dtype in (torch.float32, torch.int64)
+        return value.data_ptr()
+    return ctypes.addressof(value) if isinstance(value, ctypes.Structure | ctypes.Array) else value
+
+
+def fields(integers: str, doubles: str, addresses: str) -> list[tuple[str, Any]]:
+    """The fields of a structure, by their names in C."""
+    kinds = (integers, ctypes.c_int64), (doubles, ctypes.c_double), (addresses, ctypes.c_void_p)
+    return [(name, kind) for names, kind in kinds for name in names.split()]
+
+
+def in_threads(call: Callable[[int], None], count: int) -> None:
+    """call(0) to call(count - 1), at once where there is more than one. What is called leaves Python's lock while it is in C."""
+    if count == 1:
+        call(0)
+    else:
+        list(_threads().map(call, range(count)))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "swannery-cpu")
+
+
+class Room:
+    """Memory to work in, one piece for each thread, that only grows."""
+
+    def __init__(self) -> None:
+        self._memory: dict[int, Tensor] = {}
+
+    def at(self, thread: int, num_floats: int) -> int:
+        """The address of a thread's piece."""
+        held = self._memory.get(thread)
+        if held is None or len(held) < num_floats:
+            held = self._memory[thread] = torch.empty(num_floats + num_floats // 4)
+        return held.data_ptr()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -64,7 +65,18 @@ class Packing:
     last_chunk_S: Tensor
     tails_SX: Tensor
     """The last K - 1 convolution inputs of each path, in the numbering of `taps_CX`."""
-    buckets: tuple[AttentionBucket, ...]
+    num_buckets: int
+
+    @cached_property
+    def buckets(self) -> tuple[AttentionBucket, ...]:
+        """Made when they are asked for: what attends by segments (attention_cpu.py) or to a cache does without."""
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        return tuple(
+            AttentionBucket(
+                *(torch.from_numpy(np.ascontiguousarray(array)).to(self.taps_CX.device) for array in bucket)
+            )
+            for bucket in _attention_plan(self.lengths, self.parents, starts, self.num_buckets)
+        )
 
     @staticmethod
     def build(
@@ -76,10 +88,7 @@ class Packing:
         num_buckets: int = 4,
         device: torch.device | str = "cpu",
     ) -> Packing:
-        """Plan segments of `lengths` tokens that lie one after another; `parents[s]` is an earlier segment or -1.
-
-        With `num_buckets=0` attention is not planned: prefill attends to a cache instead.
-        """
+        """Plan segments of `lengths` tokens that lie one after another; `parents[s]` is an earlier segment or -1."""
         parents = tuple(parents) if parents is not None else (-1,) * len(lengths)
         lengths = tuple(int(n) for n in lengths)
         if not lengths or min(lengths) < 1 or len(parents) != len(lengths):
@@ -101,12 +110,7 @@ class Packing:
             levels=tuple(to(level) for level in levels),
             last_chunk_S=to(last_chunk),
             tails_SX=to(tails),
-            buckets=tuple(
-                AttentionBucket(*(to(array) for array in bucket))
-                for bucket in _attention_plan(lengths, parents, starts, num_buckets)
-            )
-            if num_buckets
-            else (),
+            num_buckets=num_buckets,
         )
 
 

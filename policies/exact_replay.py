@@ -78,7 +78,7 @@ class ReplayLayout:
         X, S = K - 1 + Q, len(new_S)
         begun_S = past_S % Q
         lengths_S = begun_S + new_S
-        packing = Packing.build(lengths_S.tolist(), chunk_size=Q, conv_kernel=K, num_buckets=0, device=device or "cpu")
+        packing = Packing.build(lengths_S.tolist(), chunk_size=Q, conv_kernel=K, device=device or "cpu")
         segment_M = np.repeat(np.arange(S), lengths_S)
         start_S, new_start_S = np.cumsum(lengths_S) - lengths_S, np.cumsum(new_S) - new_S
         place_M = np.arange(len(segment_M)) - start_S[segment_M]

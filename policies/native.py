@@ -51,7 +51,6 @@ class HybridDecoder:
             new_S.tolist(),
             chunk_size=config.chunk_size,
             conv_kernel=config.conv_kernel,
-            num_buckets=0,
             device=self.device,
         )
         place = CachePlace.build(self.cache, np.array([piece.row for piece in pieces]), tables_SP, past_S, new_S)

@@ -10,7 +10,9 @@
 #define PANEL (2 * LANES)
 #define TILE 8
 
-/* Element (r, k) of x lies at x[r * xr + k * xk], row k of the panel at panel[k * ldp] with `width` columns, all of them if `whole`. */
+#define PACKED (INT64_C(1) << 48) /* the width of a packed weight: its last panel is whole too */
+
+/* Element (r, k) of x lies at x[r * xr + k * xk], row k of a panel at panel[k * ldp]; `width` columns are left to read. */
 typedef struct {
     const float *x;
     int64_t xr, xk;
@@ -59,7 +61,7 @@ static void multiply(Product given, int64_t M, int64_t K, int64_t N, const int a
             p.x += m * p.xr;
             p.y += m * p.ldy + n;
             p.panel += n / PANEL * p.panels_apart;
-            if (p.panels_apart == PANEL) p.width -= n;
+            p.width -= n;
             switch (M - m < TILE ? M - m : TILE) {
                 ROWS(1);
                 ROWS(2);
@@ -75,7 +77,7 @@ static void multiply(Product given, int64_t M, int64_t K, int64_t N, const int a
 
 /* y [M, N] is set to x [M, K] times the packed weight, or has it added. */
 static void linear(const float *x, int64_t ldx, const float *weight, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int add) {
-    const Product p = {x, ldx, 1, weight, PANEL, K * PANEL, PANEL, y, ldy};
+    const Product p = {x, ldx, 1, weight, PANEL, K * PANEL, PACKED, y, ldy};
     multiply(p, M, K, N, add);
 }
 

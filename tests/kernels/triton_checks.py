@@ -138,9 +138,7 @@ def decoded(model: Any) -> dict[str, torch.Tensor]:
     cache = Cache(model.config, 2, 4, page_size=8, device=torch.device(DEVICE))
     place = CachePlace.build(cache, np.arange(2), tables, np.zeros(2, np.int64), lengths)
     ids = torch.arange(13, device=DEVICE)
-    packing = Packing.build(
-        lengths.tolist(), chunk_size=model.config.chunk_size, num_buckets=0, device=torch.device(DEVICE)
-    )
+    packing = Packing.build(lengths.tolist(), chunk_size=model.config.chunk_size, device=torch.device(DEVICE))
     hidden = [model(ids, packing, place=place)[0]]
     for step in range(2):
         layout = DecodeLayout.build(tables, lengths + step + 1, 8, device=torch.device(DEVICE))

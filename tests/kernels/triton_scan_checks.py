@@ -57,7 +57,7 @@ def forests() -> None:
         ([45, 7], [-1, -1], 40, 2, 20, 1, 70),
         ([35], [-1], 70, 1, 33, 1, 17),
     ):
-        packing = Packing.build(lengths, parents, chunk_size=Q, num_buckets=0, device=DEVICE)
+        packing = Packing.build(lengths, parents, chunk_size=Q, device=DEVICE)
         inputs = inputs_of(len(packing.valid_CQ), Q, H, P, G, N)
         if len(lengths) > 2:
             compare(inputs, packing.levels)
@@ -68,7 +68,7 @@ def forests() -> None:
 
 def parts_of_wider_rows() -> None:
     """As they come out of the convolution: x, B and C side by side."""
-    packing = Packing.build([11, 6], chunk_size=8, num_buckets=0, device=DEVICE)
+    packing = Packing.build([11, 6], chunk_size=8, device=DEVICE)
     x, dt, decay, b, c = inputs_of(len(packing.valid_CQ), 8, 4, 5, 2, 6)
     wide = torch.cat([t.flatten(2) for t in (x, b, c)], 2).split([20, 12, 12], dim=2)
     views = [t.unflatten(2, of.shape[2:]) for t, of in zip(wide, (x, b, c), strict=True)]
@@ -81,7 +81,7 @@ def parts_of_wider_rows() -> None:
 
 def extreme_decays() -> None:
     """All is forgotten at once, or nothing ever. A sum of logarithms in the thousands has few digits left for small ones, in torch too."""
-    packing = Packing.build([20], chunk_size=8, num_buckets=0, device=DEVICE)
+    packing = Packing.build([20], chunk_size=8, device=DEVICE)
     x, dt, decay, b, c = inputs_of(len(packing.valid_CQ), 8, 3, 4, 1, 8)
     dt[0, 3], dt[1, 7], dt[2, 0] = 60.0, 60.0, 30.0
     compare([x, dt, torch.tensor([-1.0, -16.0, -64.0], device=DEVICE), b, c], packing.levels, tolerance=5e-4)
@@ -92,7 +92,7 @@ def repeats() -> None:
     """The same bits twice, and for a chunk in other company or with other tokens after it."""
     from swannery.kernels.ssd_triton import ssd_chunks_triton
 
-    packing = Packing.build([13, 4, 9], [-1, 0, 0], chunk_size=8, num_buckets=0, device=DEVICE)
+    packing = Packing.build([13, 4, 9], [-1, 0, 0], chunk_size=8, device=DEVICE)
     inputs = inputs_of(len(packing.valid_CQ), 8, 4, 6, 2, 8)
     one, two = (run(ssd_chunks_triton, inputs, packing.levels, None, packing.last_chunk_S) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -104,7 +104,7 @@ def repeats() -> None:
 
 def half_precision() -> None:
     """x, B and C in bf16, dt and A in fp32."""
-    packing = Packing.build([20, 5], [-1, 0], chunk_size=16, num_buckets=0, device=DEVICE)
+    packing = Packing.build([20, 5], [-1, 0], chunk_size=16, device=DEVICE)
     x, dt, decay, b, c = inputs_of(len(packing.valid_CQ), 16, 4, 16, 2, 16)
     x, b, c = (t.bfloat16() for t in (x, b, c))
     compare([x, dt, decay, b, c], packing.levels, None, packing.last_chunk_S, tolerance=2e-2)

@@ -1,8 +1,9 @@
-/* A decode step of a hybrid model on a CPU: one token for each of B rows, all layers in one call. What torch does in some 350 operations,
+/* What the project has in C for CPUs. A decode step of a hybrid model is one call for all layers: what torch does in some 350 operations,
    each a few microseconds before it computes anything, is here what its arithmetic and its memory cost. */
 
 #include "attention.h"
 #include "experts.h"
+#include "forest.h"
 #include "mamba.h"
 #include "sampling.h"
 
@@ -53,3 +54,10 @@ void swannery_sample(
 ) {
     for (int64_t b = 0; b < B; b++) ids[b] = draw(logits + b * V, V, temperatures[b], uniforms[b], weights, logprobs + b);
 }
+
+int64_t swannery_forest_scratch(const Forest *forest) { return forest_scratch(forest); }
+
+/* One key-value head: its queries' outputs, or the gradients of all that it meets. */
+void swannery_forest_forward(const Forest *forest, int64_t head, float *scratch) { forest_forward(forest, head, scratch); }
+
+void swannery_forest_backward(const Forest *forest, int64_t head, float *scratch) { forest_backward(forest, head, scratch); }
