@@ -202,6 +202,10 @@ def _findings() -> Any:
     forms, lacking = available(), torch.cuda.is_available() and "triton" not in available()
     found = ", ".join(forms) if not setting() else f"{setting()}, as SWANNERY_KERNELS says"
     yield None if lacking else True, "kernels", found, "pip install 'swannery[cuda]'" if lacking else ""
+    from .kernels.compiled import library
+
+    slow = "" if library() else "install a C compiler (apt install gcc): rollouts on the CPU get 4 times as fast"
+    yield True if library() else None, "kernels in C", "none" if slow else "compiled for this CPU", slow
     free_gb = shutil.disk_usage(".").free / 1e9
     yield free_gb > 1, "disk", f"{free_gb:.0f} GB free", "" if free_gb > 1 else "a run folder needs up to 1 GB"
     from .environments import registered

@@ -32,6 +32,24 @@ def test_every_code_folder_is_packaged() -> None:
     assert found <= listed, f"add to [tool.setuptools] packages: {sorted(found - listed)}"
 
 
+def test_every_file_of_data_is_packaged() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]
+    listed = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    found = {
+        path
+        for room in CODE
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".toml", ".txt", ".c", ".h", ".json")
+    }
+    assert found and found <= listed, sorted(str(path.relative_to(ROOT)) for path in found - listed)
+
+
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_arrows_run_one_way(room: str) -> None:
     files = [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").exists() else list((ROOT / room).rglob("*.py"))
