@@ -30,10 +30,10 @@ class MambaLayer(Structure):
 
 
 class AttentionLayer(Structure):
-    """`Attention` of layers.h."""
+    """`Attention` of layers.h, over pages or over each row's window."""
 
     letter: ClassVar = "*"
-    _fields_ = fields("H J D p", "", "qkv_p out_p keys values")
+    _fields_ = fields("H J D p is_window", "theta", "qkv_p out_p keys values")
 
 
 class ExpertsLayer(Structure):

@@ -1,6 +1,6 @@
 """A HybridModel's decode step in C (kernels/decode_cpu.py), on a CPU in fp32: the same function as HybridModel.step and its logits.
 
-Weights are packed once and again when they change. What the C form has not (windows, exact replay, groups of experts, other precisions)
+Weights are packed once and again when they change. What the C form has not (exact replay, groups of experts, other precisions)
 is left to the torch form, for the whole model.
 """
 
@@ -17,14 +17,17 @@ from ..kernels.decode_cpu import AttentionLayer, DecodeModel, ExpertsLayer, Mamb
 from .cache import Cache, MambaState
 from .hybrid import HybridModel, Layer
 from .mamba import Mamba2
-from .mixers import MLP, Attention, MoE
+from .mixers import MLP, Attention, MoE, WindowAttention
 
 
 def can_compile(model: HybridModel) -> bool:
     """Whether the step of this model, as it is now, has a form in C here."""
     config = model.config
-    plain = "W" not in config.pattern and config.expert_groups_per_token >= config.num_expert_groups
-    return plain and not model.exact and uses_compiled(*model.parameters())
+    return (
+        config.expert_groups_per_token >= config.num_expert_groups
+        and not model.exact
+        and uses_compiled(*model.parameters())
+    )
 
 
 class CompiledStep:
@@ -87,11 +90,17 @@ class CompiledStep:
         )  # fmt: skip
 
     def _attention(self, mixer: Attention, index: int) -> AttentionLayer:
-        c, pages = self.model.config, self.cache.pages(index)
+        c, windowed = self.model.config, isinstance(mixer, WindowAttention)
+        if windowed:
+            ring = self.cache.ring(index)
+            size, keys, values = c.window_size, ring.keys_RJDw, ring.values_RJwD
+        else:
+            pages = self.cache.pages(index)
+            size, keys, values = self.cache.page_size, pages.keys_NJDp, pages.values_NJpD
         qkv = torch.cat([mixer.q_proj.weight, mixer.k_proj.weight, mixer.v_proj.weight])
         return AttentionLayer(
-            H=c.num_attention_heads, J=c.num_key_value_heads, D=c.head_dim, p=self.cache.page_size, qkv_p=pack(qkv),
-            out_p=pack(mixer.o_proj.weight), keys=pages.keys_NJDp, values=pages.values_NJpD,
+            H=c.num_attention_heads, J=c.num_key_value_heads, D=c.head_dim, p=size, is_window=windowed, theta=c.rope_theta,
+            qkv_p=pack(qkv), out_p=pack(mixer.o_proj.weight), keys=keys, values=values,
         )  # fmt: skip
 
     def _experts(self, mixer: MoE) -> ExpertsLayer:

@@ -14,9 +14,11 @@ typedef struct {
     float *inputs, *states; /* of rows: [K - 1][x + 2 G N], [H][P][N] */
 } Mamba;
 
-/* Grouped-query attention: H query heads, J key-value heads of D channels, pages of p tokens. */
+/* Grouped-query attention: H query heads, J key-value heads of D channels, pages of p tokens. With a window, rotary positions, and a
+   page of p tokens for each row. */
 typedef struct {
-    int64_t H, J, D, p;
+    int64_t H, J, D, p, is_window;
+    double theta;
     const float *qkv_p, *out_p;
     float *keys, *values; /* of pages: [J][D][p], [J][p][D] */
 } Attention;
@@ -36,7 +38,7 @@ typedef struct {
 } Mlp;
 
 typedef struct {
-    int64_t letter; /* 'M', '*', 'E' or '-' */
+    int64_t letter; /* 'M', '*' (windows too), 'E' or '-' */
     const float *norm;
     const void *mixer;
 } Layer;

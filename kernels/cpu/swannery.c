@@ -11,22 +11,29 @@ int64_t swannery_panel(void) { return PANEL; }
 
 /* Floats that a step of B rows needs to work in; `tokens` are those of the longest row, whole pages. */
 int64_t swannery_scratch(const Model *model, int64_t B, int64_t tokens) {
-    int64_t most = 0;
+    int64_t most = 0, turns = 0;
     for (int64_t i = 0; i < model->num_layers; i++) {
         const Layer *layer = model->layers + i;
         int64_t row = 0;
         if (layer->letter == 'M') row = mamba_scratch(layer->mixer);
-        if (layer->letter == '*') row = attention_scratch(layer->mixer);
+        if (layer->letter == '*') {
+            const Attention *attention = layer->mixer;
+            row = attention_scratch(attention);
+            if (attention->is_window) {
+                turns = attention->D;
+                tokens = attention->p + LANES > tokens ? attention->p + LANES : tokens;
+            }
+        }
         if (layer->letter == 'E') row = experts_scratch(layer->mixer);
         if (layer->letter == '-') row = ((const Mlp *)layer->mixer)->s;
         most = row > most ? row : most;
     }
-    return B * (2 * model->d + most) + tokens;
+    return B * (2 * model->d + turns + most) + tokens;
 }
 
 void swannery_decode(const Model *model, const Step *step) {
     const int64_t B = step->B, d = model->d;
-    float *h = step->scratch, *x = h + B * d, *scratch = x + B * d;
+    float *h = step->scratch, *x = h + B * d, *scratch = x + B * d, *turns = NULL;
     int64_t routed = 0;
     for (int64_t b = 0; b < B; b++) memcpy(h + b * d, model->embeddings + step->ids[b] * d, 4 * d);
     for (int64_t i = 0; i < model->num_layers; i++) {
@@ -34,7 +41,14 @@ void swannery_decode(const Model *model, const Step *step) {
         rms_norm(h, layer->norm, (float)model->eps, B, d, x);
         switch (layer->letter) {
         case 'M': mamba(layer->mixer, step, x, h, d, scratch); break;
-        case '*': attention(layer->mixer, step, x, h, d, scratch); break;
+        case '*':
+            if (((const Attention *)layer->mixer)->is_window && !turns) {
+                turns = scratch;
+                scratch += B * ((const Attention *)layer->mixer)->D;
+                find_turns(layer->mixer, step, turns);
+            }
+            attention(layer->mixer, step, x, h, d, turns, scratch);
+            break;
         case 'E': experts(layer->mixer, step, x, h, d, routed++, model->num_routed, scratch); break;
         case '-': {
             const Mlp *mlp = layer->mixer;

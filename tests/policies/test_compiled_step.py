@@ -23,6 +23,9 @@ SHAPES = {
     "tiny-1m": HybridConfig(),
     "odd": ODD,
     "wide heads": HybridConfig(pattern="*M", head_dim=128, num_attention_heads=3, num_key_value_heads=3, conv_kernel=1),
+    "windows": HybridConfig(
+        pattern="W*WE", head_dim=20, num_attention_heads=4, num_key_value_heads=2, window_size=37, rope_theta=1000.0
+    ),
     "one expert each": HybridConfig(pattern="EE", num_experts=33, experts_per_token=1, expert_size=16),
 }
 NUM_ROWS, PAGES_EACH = 24, 3
@@ -62,7 +65,7 @@ def test_it_is_the_torch_forms_function(shape: str) -> None:
     assert np.array_equal(routes, wanted_routes)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=2e-5)
     for mine, its in zip(ours.cache.row_tensors(), reference.cache.row_tensors(), strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=2e-5)
 
 
 @needs_compiler
@@ -112,7 +115,6 @@ def test_a_value_that_is_no_number_stays_in_its_row() -> None:
 
 def test_what_it_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_compile(HybridModel(ODD)) == (library() is not None)
-    assert not can_compile(HybridModel(HybridConfig(pattern="MWE")))
     assert not can_compile(HybridModel(HybridConfig(num_expert_groups=4, expert_groups_per_token=2)))
     assert not can_compile(HybridModel(ODD).double())
     exact = HybridModel(ODD)
