@@ -23,6 +23,7 @@ from measure import cpu_s, in_child, peak_bytes, report
 from torch import Tensor
 
 from swannery.kernels.backend import SETTING
+from swannery.kernels.compiled import library
 from swannery.kernels.external import has
 from swannery.kernels.linear_logprobs import linear_logprobs, linear_logprobs_ref, weighted_logprobs
 
@@ -121,9 +122,11 @@ def parity_figures() -> dict[str, float]:
     device = "cuda" if on_gpu else "cpu"
     forms = ["torch"] + (["triton"] if on_gpu or os.environ.get("TRITON_INTERPRET") == "1" else [])
     figures: dict[str, float] = {}
+    in_c = ["packed_attention"] if library() and not on_gpu else []
     for name, case in cases(SMALL, device, torch.float32).items():
         exact = case.run(dtype=torch.float64)
-        for form in [*forms, *(["external"] if has(name) and len(forms) > 1 else [])]:
+        external = ["external"] if has(name) and len(forms) > 1 else []
+        for form in [*forms, *(["c"] if name in in_c else []), *external]:
             with taking(form):
                 got = case.run()
             figures[f"{name}_{form}_error"] = max(_error(a, b) for a, b in zip(got, exact, strict=True))

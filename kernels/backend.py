@@ -1,11 +1,12 @@
 """Which form of a kernel runs: by device, by what is installed, or as one setting says.
 
     SWANNERY_KERNELS=torch     plain or hand-written torch: any device
+    SWANNERY_KERNELS=c         ours in C (compiled.py): fp32 tensors on a CPU where there is a C compiler
     SWANNERY_KERNELS=triton    ours in Triton: CUDA tensors, or with Triton's interpreter (TRITON_INTERPRET=1) all
     SWANNERY_KERNELS=external  those of other packages (external.py) where there are such, else as without the setting
 
-Without the setting CUDA tensors take the Triton form where Triton is installed, all others the torch form. So do float64, and what a
-form cannot do, whatever the setting.
+Without the setting CUDA tensors take the Triton form where Triton is installed, fp32 tensors on a CPU that in C, all others the torch
+form. So do float64, and what a form cannot do, whatever the setting.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 SETTING = "SWANNERY_KERNELS"
-FORMS = ("torch", "triton", "external")
+FORMS = ("torch", "c", "triton", "external")
 
 
 class KernelError(ValueError):
@@ -28,7 +29,7 @@ class KernelError(ValueError):
 def uses_triton(x: Tensor, *others: Tensor) -> bool:
     """Whether an operation that has a Triton form takes it for these tensors, none of which may be of a wider type than the first."""
     asked = setting()
-    if asked == "torch" or x.dtype is torch.float64:
+    if asked in ("torch", "c") or x.dtype is torch.float64:
         return False
     if any(torch.promote_types(x.dtype, t.dtype) is not x.dtype for t in others):
         return False

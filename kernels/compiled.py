@@ -41,7 +41,7 @@ def cache_root() -> Path:
 
 def uses_compiled(*tensors: Tensor) -> bool:
     """Whether an operation that has a form in C takes it for these tensors: fp32, on the CPU, and not against the setting."""
-    if setting() not in ("", "external") or any(
+    if setting() not in ("", "c", "external") or any(
         t.device.type != "cpu" or t.dtype is not torch.float32 for t in tensors
     ):
         return False

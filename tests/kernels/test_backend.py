@@ -17,7 +17,7 @@ class Taken(Exception):
 
 def test_a_setting_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "cuda")
-    with pytest.raises(ValueError, match=r"SWANNERY_KERNELS is one of torch, triton, external, got 'cuda'"):
+    with pytest.raises(ValueError, match=r"SWANNERY_KERNELS is one of torch, c, triton, external, got 'cuda'"):
         rms_norm(torch.ones(2, 4), torch.ones(4), 1e-5)
 
 
