@@ -167,6 +167,23 @@ def test_a_judge_scores_one_a_group_and_a_circle() -> None:
     asyncio.run(run())
 
 
+def test_ranks_break_ties_in_a_circle() -> None:
+    """Equal scores move apart by 3.5 less the rank, on a scale of 1 to 5; unequal ones stay (Nemotron 3 Nano, section 3.3)."""
+
+    async def circle(*verdicts: str) -> list[float]:
+        judge = Judge(Scripted(*map(says, verdicts)), "Polite?", high=5, max_asks=1, ranks=True)
+        return [1 + 4 * value for value in await judge.circular([], ["a", "b", "c"])]
+
+    assert asyncio.run(circle("[[3, 3, 2]]", "[[3, 4, 6]]", "[[2, 2, 4]]")) == [
+        (4.5 + 2.5) / 2,
+        (1.5 + 3) / 2,
+        (4 + 1.5) / 2,
+    ]
+    for reply in ("[[3, 3]]", "[[3, 3, 0]]", "[[3, 3, 7]]"):
+        with pytest.raises(EnvironmentFault, match="judge_unreadable"):
+            asyncio.run(circle(reply, reply, reply))
+
+
 @pytest.mark.parametrize("reply", ["nothing", "[[11]]", "[[1, 2]]", "[[nan]]", "[[ten]]", "[[]]"])
 def test_a_verdict_that_cannot_be_read_is_a_fault_and_no_number(reply: str) -> None:
     judge = Judge(Scripted(says(reply), says(reply)), "Polite?")
