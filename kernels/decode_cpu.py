@@ -103,7 +103,7 @@ class DecodeModel(Structure):
         logits, routes = torch.empty(B, self.V), np.empty((B, self.num_routed, self.K), np.int64)
         num_threads = max(min(torch.get_num_threads(), B // _ROWS_OF_A_THREAD), 1)
         tokens = -(-int(lengths.max(initial=1)) // page_size) * page_size
-        edges, at = np.linspace(0, B, num_threads + 1).astype(int).tolist(), ctypes.addressof(self)
+        edges, at = [B * part // num_threads for part in range(num_threads + 1)], ctypes.addressof(self)
 
         def part(thread: int) -> None:
             first, last = edges[thread : thread + 2]

@@ -245,8 +245,9 @@ class BatchingEngine:
         working = self._num_working > 0
         if self._paused is not None:
             return self._paused is PauseMode.DRAIN and working
-        wanted = working or len(self.admission) > 0
-        if self.synchronous:  # every open session waits for the engine
+        queued = len(self.admission)
+        wanted = working or queued > 0
+        if self.synchronous and self._num_working + queued < len(self.sessions):  # some do not wait for the engine?
             return wanted and all(s.stage is not Stage.IDLE for s in self.sessions)
         return wanted
 
