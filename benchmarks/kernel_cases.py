@@ -16,9 +16,11 @@ from torch import Tensor
 from swannery.kernels.attention import packed_attention
 from swannery.kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
 from swannery.kernels.experts import experts
+from swannery.kernels.linear import linear
 from swannery.kernels.linear_logprobs import linear_logprobs, weighted_logprobs
 from swannery.kernels.norm import gated_rms_norm, rms_norm
 from swannery.kernels.packing import Packing
+from swannery.kernels.relu_squared import relu_squared
 from swannery.kernels.router import route
 from swannery.kernels.sliding_window import ring_decode_attention
 from swannery.kernels.ssd import ssd_chunks, ssd_step
@@ -149,6 +151,13 @@ def cases(size: Size, device: str, dtype: torch.dtype) -> dict[str, Case]:
             {"x": normal(s.tokens, width), "weight": single(s.experts, width) * width**-0.5, "bias": single(s.experts) * 0.01},
             lambda i: route(i["x"], i["weight"], i["bias"], top_k=s.top_k, scale=2.5)[0].sort(1).values,
             ("x", "weight"), item * s.tokens * width, 2 * s.tokens * width * s.experts,
+        ),
+        "linear": Case(
+            {"x": normal(s.tokens, width), "weight": normal(wide, width, scale=width**-0.5)}, lambda i: linear(i["x"], i["weight"]),
+            ("x", "weight"), item * (s.tokens * (width + wide) + wide * width), 2 * s.tokens * wide * width,
+        ),
+        "relu_squared": Case(
+            {"x": normal(s.tokens, s.expert_size)}, lambda i: relu_squared(i["x"]), ("x",), 2 * item * s.tokens * s.expert_size, 0,
         ),
         "experts": Case(
             {"x": normal(s.tokens, width), "gates": gates, "chosen": chosen,

@@ -111,6 +111,8 @@ def head_memory(form: str) -> dict[str, float]:
     return {"mib": (peak_bytes() - before) / 2**20}
 
 
+IN_C = ("packed_attention", "linear", "experts", "linear_logprobs", "weighted_logprobs")
+"""What has a form in C; a decode step and the sampling behind it have tests of their own."""
 LIMITS = {"H100": (3.35e12, 989e12), "H200": (4.8e12, 989e12), "A100": (2.04e12, 312e12)}
 """Bytes and bf16 FLOPs a second of GPUs, by their data sheets."""
 
@@ -122,7 +124,7 @@ def parity_figures() -> dict[str, float]:
     device = "cuda" if on_gpu else "cpu"
     forms = ["torch"] + (["triton"] if on_gpu or os.environ.get("TRITON_INTERPRET") == "1" else [])
     figures: dict[str, float] = {}
-    in_c = ["packed_attention"] if library() and not on_gpu else []
+    in_c = IN_C if library() and not on_gpu else ()
     for name, case in cases(SMALL, device, torch.float32).items():
         exact = case.run(dtype=torch.float64)
         external = ["external"] if has(name) and len(forms) > 1 else []

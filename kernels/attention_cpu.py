@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .compiled import Room, Structure, fields, in_threads, library
+from .compiled import Room, Structure, fields
 from .packing import Packing
 
 _room = Room()
@@ -67,15 +66,4 @@ def _run(direction: str, packing: Packing, window: int | None, **tensors: Tensor
         **{name: torch.from_numpy(np.ascontiguousarray(array, np.int64)) for name, array in plan.items()},
         **{name: tensors.get(name) for name in ("q", "k", "v", "out", "log_sums", "grad", "grad_q", "grad_k", "grad_v")},
     )  # fmt: skip
-    loaded, at = library(), ctypes.c_void_p(ctypes.addressof(forest))
-    assert loaded is not None
-    loaded.swannery_forest_scratch.restype = ctypes.c_int64
-    num_floats, call = int(loaded.swannery_forest_scratch(at)), loaded[f"swannery_forest_{direction}"]
-    num_threads = min(torch.get_num_threads(), J)
-
-    def heads(thread: int) -> None:
-        room = ctypes.c_void_p(_room.at(thread, num_floats))
-        for head in range(thread, J, num_threads):
-            call(at, ctypes.c_int64(head), room)
-
-    in_threads(heads, num_threads)
+    _room.each("forest", direction, forest, J)

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -140,15 +141,29 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "swannery-cpu")
 
 
-class Room:
-    """Memory to work in, one piece for each thread, that only grows."""
+class Room(threading.local):
+    """Memory to work in that only grows: each thread's own, so that a learner and an engine may call the same operation at once."""
 
     def __init__(self) -> None:
-        self._memory: dict[int, Tensor] = {}
+        self._memory = torch.empty(0)
 
-    def at(self, thread: int, num_floats: int) -> int:
-        """The address of a thread's piece."""
-        held = self._memory.get(thread)
-        if held is None or len(held) < num_floats:
-            held = self._memory[thread] = torch.empty(num_floats + num_floats // 4)
-        return held.data_ptr()
+    def at(self, num_floats: int) -> int:
+        """Its address."""
+        if len(self._memory) < num_floats:
+            self._memory = torch.empty(num_floats + num_floats // 4)
+        return self._memory.data_ptr()
+
+    def each(self, operation: str, direction: str, plan: Structure, count: int) -> None:
+        """Call a function of C for each of `count` parts of a plan, by threads, each with as much room as the operation says."""
+        loaded, at = library(), ctypes.c_void_p(ctypes.addressof(plan))
+        assert loaded is not None
+        scratch, call = loaded[f"swannery_{operation}_scratch"], loaded[f"swannery_{operation}_{direction}"]
+        scratch.restype = ctypes.c_int64
+        num_floats, num_threads = int(scratch(at)), min(torch.get_num_threads(), count)
+
+        def parts(thread: int) -> None:
+            room = ctypes.c_void_p(self.at(num_floats))
+            for part in range(thread, count, num_threads):
+                call(at, ctypes.c_int64(part), room)
+
+        in_threads(parts, num_threads)

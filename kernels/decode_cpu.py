@@ -110,7 +110,7 @@ class DecodeModel(Structure):
             step = _Step(
                 first, last - first, tables.shape[1], ids[first:].ctypes.data, tables[first:].ctypes.data,
                 lengths[first:].ctypes.data, logits[first:].data_ptr(), routes[first:].ctypes.data,
-                self._room.at(thread, self._scratch(at, last - first, tokens)),
+                self._room.at(self._scratch(at, last - first, tokens)),
             )  # fmt: skip
             self._decode(at, ctypes.addressof(step))
 

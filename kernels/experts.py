@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backend import uses_triton
+from .compiled import uses_compiled
+from .experts_cpu import experts_cpu
 
 
 def experts_ref(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, down_Edf: Tensor) -> Tensor:
@@ -31,6 +33,8 @@ def experts(x_Nd: Tensor, gates_NK: Tensor, chosen_NK: Tensor, up_Efd: Tensor, d
         from .experts_triton import experts_triton
 
         return experts_triton(x_Nd, gates_NK, chosen_NK, up_Efd, down_Edf)
+    if len(x_Nd) and uses_compiled(x_Nd, gates_NK, up_Efd, down_Edf):
+        return experts_cpu(x_Nd, gates_NK, chosen_NK, up_Efd, down_Edf)
     K = chosen_NK.shape[1]
     flat = chosen_NK.reshape(-1)
     order = flat.argsort(stable=True)

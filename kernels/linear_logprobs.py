@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import external
 from .backend import uses_external, uses_triton
+from .linear import times
 
 _TILE = 1 << 19
 """Numbers of a tile of the two-pass form: 2 MB, so that what is done to it after the product stays in a core's cache."""
@@ -159,7 +160,7 @@ class _LinearLogprobs(torch.autograd.Function):
             mass, moment = rows.new_zeros(2, len(rows))  # sums of exp(l - largest), and of these times l - largest
             chosen = torch.empty_like(largest)
             for columns, part in head.tiles(width):
-                logits = rows @ part.T
+                logits = times(rows, part.T.contiguous())
                 if dropped is not None:
                     logits.masked_fill_(dropped[:, columns], _NEVER)
                 place = targets[block] - columns.start
@@ -193,11 +194,11 @@ class _LinearLogprobs(torch.autograd.Function):
             weighted = rows * -grad[block].unsqueeze(1)  # d log p / d logits = onehot - p
             mean = torch.zeros_like(rows)
             for columns, part in head.tiles(width):
-                probs = (rows @ part.T).sub_(lse[block].unsqueeze(1)).exp_()
+                probs = times(rows, part.T.contiguous()).sub_(lse[block].unsqueeze(1)).exp_()
                 if dropped is not None:
                     probs.masked_fill_(dropped[:, columns], 0.0)
-                mean.addmm_(probs, part)
-                grad_weight[columns].addmm_(probs.T, weighted)
+                times(probs, part, mean, add=True)
+                times(probs.T, weighted, grad_weight[columns], add=True)
             _finish(block, mean, weighted, grad_x, grad_weight, head, targets, grad)
         return grad_x, grad_weight.to(weight.dtype), None, None, None, None
 
@@ -220,9 +221,10 @@ class _WeightedLogprobs(torch.autograd.Function):
         grad_x = torch.empty_like(x) if wanted else None
         grad_weight = torch.zeros_like(weight, dtype=head.precise) if wanted else None
         part = weight.to(head.precise)
+        part_dV = part.T.contiguous()
         for block in head.row_blocks(num_held // len(weight)):
             rows, dropped = head.rows(block)
-            logits = rows @ part.T
+            logits = times(rows, part_dV)
             if dropped is not None:
                 logits.masked_fill_(dropped, _NEVER)
             chosen = logits.gather(1, targets[block].unsqueeze(1)).squeeze(1)
@@ -233,8 +235,8 @@ class _WeightedLogprobs(torch.autograd.Function):
             entropy[block] = mass.log() - torch.linalg.vecdot(weights, logits) / mass
             if grad_x is not None and grad_weight is not None:
                 weighted = rows * -coefficients[block].unsqueeze(1)
-                mean = (weights @ part).div_(mass.unsqueeze(1))
-                grad_weight.addmm_(weights.T, weighted / mass.unsqueeze(1))
+                mean = times(weights, part).div_(mass.unsqueeze(1))
+                times(weights.T, weighted / mass.unsqueeze(1), grad_weight, add=True)
                 _finish(block, mean, weighted, grad_x, grad_weight, head, targets, coefficients)
         ctx.save_for_backward(grad_x, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(logprobs, entropy)

@@ -30,7 +30,8 @@ from .balance import ExpertLoads
 from .cache import Cache
 from .config import HybridConfig
 from .exact_replay import ReplayLayout, ReplayState
-from .mamba import Mamba2, RMSNorm
+from .layers import Linear, RMSNorm
+from .mamba import Mamba2
 from .mixers import MLP, Attention, MoE, WindowAttention
 
 
@@ -81,7 +82,7 @@ class HybridModel(nn.Module):
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers: Iterable[Layer] = nn.ModuleList(Layer(config, letter) for letter in config.pattern)  # type: ignore[assignment]
         self.norm_f = RMSNorm(config.hidden_size, config.norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.exact = False
         self.reset_parameters(seed)
 

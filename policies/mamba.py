@@ -20,22 +20,14 @@ from torch import Tensor, nn
 from ..kernels.conv1d import causal_conv1d_chunks, causal_conv1d_step
 from ..kernels.exact import exact_linear, exact_softplus
 from ..kernels.gather import gather_rows
-from ..kernels.norm import gated_rms_norm, rms_norm
+from ..kernels.linear import linear
+from ..kernels.norm import gated_rms_norm
 from ..kernels.packing import Packing
 from ..kernels.ssd import ssd_chunks, ssd_step
 from .cache import MambaState
 from .config import HybridConfig
 from .exact_replay import ReplayLayout, ReplayState
-
-
-class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps, self.exact = eps, False
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps, exact=self.exact)
+from .layers import Linear, RMSNorm
 
 
 class Mamba2(nn.Module):
@@ -45,13 +37,13 @@ class Mamba2(nn.Module):
         super().__init__()
         self.config, self.exact = config, False
         c = config
-        self.in_proj = nn.Linear(c.hidden_size, c.mamba_size + c.conv_size + c.mamba_num_heads, bias=False)
+        self.in_proj = Linear(c.hidden_size, c.mamba_size + c.conv_size + c.mamba_num_heads)
         self.conv1d = nn.Conv1d(c.conv_size, c.conv_size, c.conv_kernel, groups=c.conv_size)
         self.dt_bias = nn.Parameter(torch.empty(c.mamba_num_heads))
         self.A_log = nn.Parameter(torch.empty(c.mamba_num_heads))
         self.D = nn.Parameter(torch.empty(c.mamba_num_heads))
         self.norm = RMSNorm(c.mamba_size, c.norm_eps)
-        self.out_proj = nn.Linear(c.mamba_size, c.hidden_size, bias=False)
+        self.out_proj = Linear(c.mamba_size, c.hidden_size)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -129,9 +121,9 @@ class Mamba2(nn.Module):
         if self.exact:
             gate, rows = exact_linear(x, weight).split(sizes, dim=1)
         elif torch.is_grad_enabled():  # two products: the gradient of one would be put together from its parts
-            gate, rows = (F.linear(x, part) for part in weight.split(sizes))
+            gate, rows = (linear(x, part) for part in weight.split(sizes))
         else:
-            gate, rows = F.linear(x, weight).split(sizes, dim=1)
+            gate, rows = linear(x, weight).split(sizes, dim=1)
         return gate, rows
 
     def _scan(

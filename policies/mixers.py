@@ -18,11 +18,13 @@ from ..kernels.attention import packed_attention
 from ..kernels.experts import experts
 from ..kernels.packing import Packing
 from ..kernels.paged_attention import DecodeLayout, ExtendLayout, paged_decode_attention, paged_extend_attention
+from ..kernels.relu_squared import relu_squared
 from ..kernels.rotary import rotary
 from ..kernels.router import route
 from ..kernels.sliding_window import RingLayout, ring_decode_attention, ring_extend_attention
 from .cache import Pages, Ring
 from .config import HybridConfig
+from .layers import Linear
 
 
 class Attention(nn.Module):
@@ -32,10 +34,10 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         c = config
-        self.q_proj = nn.Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=False)
-        self.k_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=False)
-        self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=False)
-        self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=False)
+        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.head_dim)
+        self.k_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
+        self.v_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
+        self.o_proj = Linear(c.num_attention_heads * c.head_dim, c.hidden_size)
 
     def forward(self, x_Nd: Tensor, packing: Packing) -> Tensor:
         return self.o_proj(packed_attention(*self._project(x_Nd), packing))
@@ -94,11 +96,11 @@ class MLP(nn.Module):
 
     def __init__(self, hidden_size: int, size: int) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(hidden_size, size, bias=False)
-        self.down_proj = nn.Linear(size, hidden_size, bias=False)
+        self.up_proj = Linear(hidden_size, size)
+        self.down_proj = Linear(size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(torch.relu(self.up_proj(x)).square())
+        return self.down_proj(relu_squared(self.up_proj(x)))
 
 
 class Router(nn.Module):
@@ -128,8 +130,8 @@ class MoE(nn.Module):
         self.experts = Experts(config)
         self.shared_experts = MLP(config.hidden_size, config.shared_expert_size)
         latent = config.latent_size
-        self.fc1_latent_proj = nn.Linear(config.hidden_size, latent, bias=False) if latent else nn.Identity()
-        self.fc2_latent_proj = nn.Linear(latent, config.hidden_size, bias=False) if latent else nn.Identity()
+        self.fc1_latent_proj = Linear(config.hidden_size, latent) if latent else nn.Identity()
+        self.fc2_latent_proj = Linear(latent, config.hidden_size) if latent else nn.Identity()
 
     def forward(self, x_Nd: Tensor, replay_NK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The output, the experts [N, K] that were chosen and the router's scores [N, E]. `replay_NK` holds a recorded choice, -1

@@ -18,6 +18,7 @@ from ..kernels.attention import packed_attention
 from ..kernels.linear_logprobs import linear_logprobs, weighted_logprobs
 from ..kernels.packing import Packing
 from .balance import ExpertLoads
+from .layers import Linear
 from .transformers_attention import Unserved, attending, use_our_attention
 
 
@@ -37,6 +38,9 @@ class PackedTransformer(nn.Module):
         if head is None or head.bias is not None or changed:
             raise Unserved(f"{config.model_type}: its logits are no plain product with a head ({changed or 'a bias'})")
         self.model = model
+        for module in model.modules():
+            if type(module) is nn.Linear and module.bias is None:
+                module.__class__ = Linear
 
     @property
     def hidden_size(self) -> int:

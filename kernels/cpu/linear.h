@@ -9,6 +9,7 @@
 
 #define PANEL (2 * LANES)
 #define TILE 8
+#define DEPTH 256
 
 #define PACKED (INT64_C(1) << 48) /* the width of a packed weight: its last panel is whole too */
 
@@ -87,6 +88,27 @@ static void times_rows(
 ) {
     const Product p = {x, xr, xk, b, ldb, PANEL, N, y, ldy};
     multiply(p, M, K, N, add);
+}
+
+/* The same by stretches of K, whose rows of the matrix stay in the cache for all rows of x; columns that fill no panel are copied to one. */
+static void times_deep(
+    const float *x, int64_t xr, int64_t xk, const float *b, int64_t ldb, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int add
+) {
+    float panel[DEPTH * PANEL] = {0};
+    const int64_t even = N / PANEL * PANEL, rest = N - even;
+    for (int64_t k = 0; k < K; k += DEPTH, x += DEPTH * xk, b += DEPTH * ldb) {
+        const int64_t depth = K - k < DEPTH ? K - k : DEPTH;
+        times_rows(x, xr, xk, b, ldb, M, depth, even, y, ldy, add || k);
+        for (int64_t i = 0; i < depth && rest; i++) memcpy(panel + i * PANEL, b + i * ldb + even, 4 * rest);
+        if (rest) multiply((Product){x, xr, xk, panel, PANEL, 0, PACKED, y + even, ldy}, M, depth, rest, add || k);
+    }
+}
+
+/* A weight [N, K] to panels [N / PANEL][K][PANEL], the last filled up with zeros. */
+static void pack_panels(const float *weight, int64_t N, int64_t K, float *panels) {
+    for (int64_t n = 0; n < N; n += PANEL, panels += K * PANEL)
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t i = 0; i < PANEL; i++) panels[k * PANEL + i] = n + i < N ? weight[(n + i) * K + k] : 0.0f;
 }
 
 /* relu(x)^2, in place. */

@@ -5,9 +5,26 @@
 #include "experts.h"
 #include "forest.h"
 #include "mamba.h"
+#include "routed.h"
 #include "sampling.h"
 
 int64_t swannery_panel(void) { return PANEL; }
+
+/* Whether a tile of products fits into this processor's registers. */
+int64_t swannery_is_wide(void) {
+#ifdef __AVX512F__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* y [M, N] is set to x [M, K] times b [K, N], or has it added. Rows of b and of y are contiguous, x lies at any strides. */
+void swannery_product(
+    const float *x, int64_t xr, int64_t xk, const float *b, int64_t ldb, int64_t M, int64_t K, int64_t N, float *y, int64_t ldy, int64_t add
+) {
+    times_deep(x, xr, xk, b, ldb, M, K, N, y, ldy, add != 0);
+}
 
 /* Floats that a step of B rows needs to work in; `tokens` are those of the longest row, whole pages. */
 int64_t swannery_scratch(const Model *model, int64_t B, int64_t tokens) {
@@ -75,3 +92,15 @@ int64_t swannery_forest_scratch(const Forest *forest) { return forest_scratch(fo
 void swannery_forest_forward(const Forest *forest, int64_t head, float *scratch) { forest_forward(forest, head, scratch); }
 
 void swannery_forest_backward(const Forest *forest, int64_t head, float *scratch) { forest_backward(forest, head, scratch); }
+
+int64_t swannery_routed_scratch(const Routed *routed) { return routed_scratch(routed); }
+
+/* One expert's tokens: their outputs, or the gradients of all that they meet. */
+void swannery_routed_forward(const Routed *routed, int64_t expert, float *scratch) { routed_forward(routed, expert, scratch); }
+
+void swannery_routed_backward(const Routed *routed, int64_t expert, float *scratch) { routed_backward(routed, expert, scratch); }
+
+/* Sums of tokens' choices, weighted by `gates` unless it is NULL. */
+void swannery_routed_sums(const Routed *routed, const float *gates, int64_t first, int64_t last, float *y) {
+    routed_sums(routed, gates, first, last, y);
+}

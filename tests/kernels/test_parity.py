@@ -7,8 +7,8 @@ import pytest
 import torch
 
 NAMES = (
-    "rms_norm", "gated_rms_norm", "causal_conv1d_chunks", "causal_conv1d_step", "ssd_chunks", "ssd_step", "route", "experts",
-    "linear_logprobs", "weighted_logprobs", "packed_attention", "ring_decode_attention",
+    "rms_norm", "gated_rms_norm", "causal_conv1d_chunks", "causal_conv1d_step", "ssd_chunks", "ssd_step", "route", "linear", "relu_squared",
+    "experts", "linear_logprobs", "weighted_logprobs", "packed_attention", "ring_decode_attention",
 )  # fmt: skip
 
 
