@@ -111,7 +111,7 @@ def head_memory(form: str) -> dict[str, float]:
     return {"mib": (peak_bytes() - before) / 2**20}
 
 
-IN_C = ("packed_attention", "linear", "experts", "linear_logprobs", "weighted_logprobs")
+IN_C = ("packed_attention", "ssd_chunks", "linear", "experts", "linear_logprobs", "weighted_logprobs")
 """What has a form in C; a decode step and the sampling behind it have tests of their own."""
 LIMITS = {"H100": (3.35e12, 989e12), "H200": (4.8e12, 989e12), "A100": (2.04e12, 312e12)}
 """Bytes and bf16 FLOPs a second of GPUs, by their data sheets."""

@@ -141,6 +141,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "swannery-cpu")
 
 
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has none of its parent's threads
+
+
 class Room(threading.local):
     """Memory to work in that only grows: each thread's own, so that a learner and an engine may call the same operation at once."""
 

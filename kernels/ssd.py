@@ -21,6 +21,8 @@ from torch import Tensor
 from . import external
 from .backend import needs_gradient, uses_external, uses_triton
 from .blocks import blocks
+from .compiled import uses_compiled
+from .ssd_cpu import ssd_chunks_cpu
 from .ssd_states import States
 
 
@@ -62,6 +64,8 @@ def ssd_chunks(
         from .ssd_triton import ssd_chunks_triton
 
         return ssd_chunks_triton(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, levels, initial_SHPN, last_S)
+    if uses_compiled(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN):
+        return ssd_chunks_cpu(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, levels, initial_SHPN, last_S)
     return _SSD.apply(x_CQHP, dt_CQH, A_H, B_CQGN, C_CQGN, tuple(levels), initial_SHPN, last_S)  # type: ignore[no-any-return]
 
 

@@ -64,9 +64,7 @@ static void add_path(const Forest *f, int64_t s, int64_t j, const float *rows, f
 }
 
 static void transpose_path(const Path *p, int64_t D, const float *rows, float *panels) {
-    memset(panels, 0, 4 * p->ld * D);
-    for (int64_t t = 0; t < p->L; t++)
-        for (int64_t i = 0; i < D; i++) panels[(t / PANEL * D + i) * PANEL + t % PANEL] = rows[t * D + i];
+    pack_panels(rows, p->L, D, panels);
 }
 
 /* The keys that a query sees are [first, last). */

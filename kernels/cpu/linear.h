@@ -106,9 +106,10 @@ static void times_deep(
 
 /* A weight [N, K] to panels [N / PANEL][K][PANEL], the last filled up with zeros. */
 static void pack_panels(const float *weight, int64_t N, int64_t K, float *panels) {
-    for (int64_t n = 0; n < N; n += PANEL, panels += K * PANEL)
-        for (int64_t k = 0; k < K; k++)
-            for (int64_t i = 0; i < PANEL; i++) panels[k * PANEL + i] = n + i < N ? weight[(n + i) * K + k] : 0.0f;
+    for (int64_t n = 0; n < N; n += PANEL, panels += K * PANEL) {
+        if (N - n < PANEL) memset(panels, 0, 4 * K * PANEL);
+        turn(weight + n * K, K, N - n < PANEL ? N - n : PANEL, K, panels, PANEL);
+    }
 }
 
 /* relu(x)^2, in place. */

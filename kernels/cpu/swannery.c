@@ -7,6 +7,7 @@
 #include "mamba.h"
 #include "routed.h"
 #include "sampling.h"
+#include "scan.h"
 
 int64_t swannery_panel(void) { return PANEL; }
 
@@ -104,3 +105,10 @@ void swannery_routed_backward(const Routed *routed, int64_t expert, float *scrat
 void swannery_routed_sums(const Routed *routed, const float *gates, int64_t first, int64_t last, float *y) {
     routed_sums(routed, gates, first, last, y);
 }
+
+int64_t swannery_scan_scratch(const Scan *scan) { return scan_scratch(scan); }
+
+/* The trees of chunks of one part. */
+void swannery_scan_forward(const Scan *scan, int64_t part, float *scratch) { scan_forward(scan, part, scratch); }
+
+void swannery_scan_backward(const Scan *scan, int64_t part, float *scratch) { scan_backward(scan, part, scratch); }

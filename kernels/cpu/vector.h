@@ -73,4 +73,37 @@ INLINE float dot(const float *a, const float *b, int64_t n) {
     return sum(total);
 }
 
+#ifdef __clang__
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+#define LIST(...) __VA_ARGS__
+#define EXCHANGE(s, low, high)                                                                 \
+    for (int i = 0; i < LANES; i++)                                                            \
+        if (!(i & s)) {                                                                        \
+            const vec a = x[i], b = x[i + s];                                                  \
+            x[i] = PICK(a, b, LIST low);                                                       \
+            x[i + s] = PICK(a, b, LIST high);                                                  \
+        }
+
+/* Rows and lanes change places: one bit of their numbers after another. */
+INLINE void transpose(vec x[LANES]) {
+    EXCHANGE(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    EXCHANGE(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    EXCHANGE(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    EXCHANGE(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30), (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+}
+
+/* M rows of n floats, ld apart, to n rows of M floats, ldt apart. */
+static void turn(const float *from, int64_t ld, int64_t M, int64_t n, float *to, int64_t ldt) {
+    for (int64_t m = 0; m < M; m += LANES)
+        for (int64_t i = 0; i < n; i += LANES) {
+            vec x[LANES] = {{0}};
+            for (int64_t row = 0; row < LANES && m + row < M; row++) x[row] = load_n(from + (m + row) * ld + i, n - i);
+            transpose(x);
+            for (int64_t row = 0; row < LANES && i + row < n; row++) store_n(to + (i + row) * ldt + m, x[row], M - m);
+        }
+}
+
 #endif
