@@ -1,7 +1,8 @@
 """C of ours for CPUs, compiled where it runs: one call of the machine's own compiler, kept in the user's cache folder.
 
 There is no compiler, or it fails: `library` is None and the torch form runs. `SWANNERY_KERNELS=torch` asks for that too. The compiler is
-$CC, or cc, gcc or clang. What was compiled is kept under a name made of the source, the compiler's version and flags, and the processor.
+$CC, or cc, gcc or clang. What was compiled is kept under a name made of the source, the compiler with its version and
+flags, and the processor.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _compiler() -> str | None:
 def _compile(compiler: str) -> Path:
     """The library, made once for this source, compiler and processor. It appears whole or not at all."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_TIMEOUT_S).stdout
-    digest = hashlib.sha256(repr((version, FLAGS, _processor())).encode())
+    digest = hashlib.sha256(repr((compiler, version, FLAGS, _processor())).encode())
     for source in sorted(SOURCES.glob("*.[ch]")):
         digest.update(source.read_bytes())
     made = cache_root() / "kernels" / f"cpu-{digest.hexdigest()[:16]}.so"

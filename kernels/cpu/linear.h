@@ -8,7 +8,11 @@
 #include "vector.h"
 
 #define PANEL (2 * LANES)
-#define TILE 8
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define TILE 8 /* rows of two registers each, beside those of the panel; of 32 */
+#else
+#define TILE 5 /* of 16 */
+#endif
 #define DEPTH 256
 
 #define PACKED (INT64_C(1) << 48) /* the width of a packed weight: its last panel is whole too */

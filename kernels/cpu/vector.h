@@ -1,6 +1,6 @@
 /* Vectors of floats, and the few functions of them that torch's operations are made of.
 
-   A vector has the 16 lanes of AVX-512; elsewhere the compiler makes it of smaller ones. Nothing here reorders sums behind our back: a
+   A vector is a register of the processor: 16 lanes with AVX-512, 8 with AVX, 4 elsewhere. Nothing here reorders sums behind our back: a
    row's bits depend on the row alone, whatever rows it is computed beside. */
 
 #ifndef SWANNERY_VECTOR_H
@@ -10,7 +10,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -38,10 +44,18 @@ INLINE void store_n(float *to, vec x, int64_t n) {
 
 /* By halves, as instructions do it. */
 INLINE float sum(vec x) {
-    typedef float vec8 __attribute__((vector_size(32))), vec4 __attribute__((vector_size(16)));
-    union { vec all; vec8 half[2]; } whole = {x};
-    union { vec8 all; vec4 half[2]; } half = {whole.half[0] + whole.half[1]};
-    const vec4 four = half.half[0] + half.half[1];
+    typedef float half __attribute__((vector_size(16)));
+#if LANES == 16
+    typedef float wide __attribute__((vector_size(32)));
+    const union { vec all; wide part[2]; } sixteen = {x};
+    const union { wide all; half part[2]; } eight = {sixteen.part[0] + sixteen.part[1]};
+    const half four = eight.part[0] + eight.part[1];
+#elif LANES == 8
+    const union { vec all; half part[2]; } eight = {x};
+    const half four = eight.part[0] + eight.part[1];
+#else
+    const half four = x;
+#endif
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
@@ -89,10 +103,19 @@ INLINE float dot(const float *a, const float *b, int64_t n) {
 
 /* Rows and lanes change places: one bit of their numbers after another. */
 INLINE void transpose(vec x[LANES]) {
+#if LANES == 16
     EXCHANGE(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
     EXCHANGE(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
     EXCHANGE(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
     EXCHANGE(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30), (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#elif LANES == 8
+    EXCHANGE(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
+    EXCHANGE(2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15))
+    EXCHANGE(1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15))
+#else
+    EXCHANGE(2, (0, 1, 4, 5), (2, 3, 6, 7))
+    EXCHANGE(1, (0, 4, 2, 6), (1, 5, 3, 7))
+#endif
 }
 
 /* M rows of n floats, ld apart, to n rows of M floats, ldt apart. */
