@@ -19,6 +19,7 @@ def explain(arguments: list[str]) -> int:
     """Why a run does not learn. Exit code 1 where something was found."""
     from .rl.config import ConfigError
     from .rl.explain import explain as findings_of
+    from .rl.explain import uncompared
     from .rl.run_folder import RunFolder
 
     if len(arguments) != 1 or arguments[0].startswith("-"):
@@ -33,6 +34,11 @@ def explain(arguments: list[str]) -> int:
         terminal.print(f"    {plain(finding.cure)}", highlight=False, soft_wrap=True)
     if not found:
         terminal.print(f"nothing found in {len(records)} steps", highlight=False)
+    if uncompared(records):
+        terminal.print(
+            "engine against learner: nothing was compared, no trained token was of the very weights it trained",
+            highlight=False,
+        )
     return 1 if found else 0
 
 

@@ -176,7 +176,7 @@ def replay_figures(seeds: Sequence[int], steps: int) -> dict[str, float]:
                 last = [row for row in rows if row["phase"] == "rl"]
                 scores = json.loads((run / "evaluation-after.json").read_text())
                 sampled = [score["accuracy"] for score in scores if score["temperature"] == 1.0]
-                mismatch = max(row["mismatch"]["max"] for row in last)
+                mismatch = max(row["mismatch"]["max"] or 0.0 for row in last)
                 means.append([float(np.mean(sampled)), mismatch, float(np.mean([row["grad_norm"] for row in last]))])
                 figures |= {f"{name}_sampled_seed_{seed}": means[-1][0], f"{name}_mismatch_seed_{seed}": mismatch}
         for key, values in zip(("sampled", "mismatch", "grad_norm"), zip(*means, strict=True), strict=True):

@@ -149,12 +149,12 @@ class Room(threading.local):
     """Memory to work in that only grows: each thread's own, so that a learner and an engine may call the same operation at once."""
 
     def __init__(self) -> None:
-        self._memory = torch.empty(0)
+        self._memory = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def at(self, num_floats: int) -> int:
         """Its address."""
         if len(self._memory) < num_floats:
-            self._memory = torch.empty(num_floats + num_floats // 4)
+            self._memory = self._memory.new_empty(num_floats + num_floats // 4)
         return self._memory.data_ptr()
 
     def each(self, operation: str, direction: str, plan: Structure, count: int) -> None:

@@ -100,7 +100,10 @@ class DecodeModel(Structure):
         """One token for each of the first B rows, which then hold lengths_B tokens. Logits [B, V] and routes [B, L, K]."""
         B = len(ids_B)
         ids, tables, lengths = (np.ascontiguousarray(a, np.int64) for a in (ids_B, tables_BP, lengths_B))
-        logits, routes = torch.empty(B, self.V), np.empty((B, self.num_routed, self.K), np.int64)
+        logits, routes = (
+            torch.empty(B, self.V, dtype=torch.float32, device="cpu"),
+            np.empty((B, self.num_routed, self.K), np.int64),
+        )
         num_threads = max(min(torch.get_num_threads(), B // _ROWS_OF_A_THREAD), 1)
         tokens = -(-int(lengths.max(initial=1)) // page_size) * page_size
         edges, at = [B * part // num_threads for part in range(num_threads + 1)], ctypes.addressof(self)
@@ -127,7 +130,7 @@ def sample_rows(logits_BV: Tensor, temperature_B: Tensor, uniforms_B: Tensor) ->
         temperature_B.float().contiguous(),
         uniforms_B.double().contiguous(),
     )
-    ids, logprobs, weights = torch.empty(B, dtype=torch.int64), torch.empty(B), torch.empty(V)
+    ids, logprobs, weights = logits.new_empty(B, dtype=torch.int64), logits.new_empty(B), logits.new_empty(V)
     sizes, tensors = map(ctypes.c_int64, (B, V)), (logits, temperature, uniforms, weights, ids, logprobs)
     loaded.swannery_sample(*sizes, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
     return ids, logprobs

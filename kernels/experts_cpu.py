@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .compiled import Room, Structure, fields, in_threads, library
 
@@ -54,6 +55,7 @@ class _Experts(torch.autograd.Function):
         return _sums(routed, given["gates"])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         order, places, ends, x, gates, up, down, before = ctx.saved_tensors
         grad_gates, grad_up, grad_down = (torch.empty_like(t) for t in (gates, up, down))
@@ -75,7 +77,7 @@ def _sums(routed: _Routed, gates: Tensor | None) -> Tensor:
     """Of each token's choices' rows [N, d]."""
     loaded, at = library(), ctypes.c_void_p(ctypes.addressof(routed))
     assert loaded is not None
-    y_Nd, N = torch.empty(routed.N, routed.d), routed.N
+    y_Nd, N = torch.empty(routed.N, routed.d, dtype=torch.float32, device="cpu"), routed.N
     num_threads = max(min(torch.get_num_threads(), N // _LEAST_TOKENS), 1)
     edges = [N * part // num_threads for part in range(num_threads + 1)]
     weights = ctypes.c_void_p(None if gates is None else gates.data_ptr())

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .backend import needs_gradient, setting
 from .compiled import in_threads, library, uses_compiled
@@ -53,6 +54,7 @@ class _Linear(torch.autograd.Function):
         return times(x, weight.T.contiguous())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         grad_x = times(grad, weight) if ctx.needs_input_grad[0] else None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .compiled import Room, Structure, fields
 
@@ -77,7 +78,7 @@ class _SSD(torch.autograd.Function):
         dt, A = dt.contiguous(), A.contiguous()
         initial = None if initial is None else initial.transpose(2, 3).contiguous()
         after = x.new_empty(len(x), x.shape[2], B.shape[3], x.shape[3])
-        y = torch.empty(x.shape)
+        y = x.new_empty(x.shape)
         _run("forward", plan, x=x, dt=dt, A=A, B=B, C=C, initial=initial, y=y, after=after)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x, dt, A, B, C, initial, y, after)
@@ -89,10 +90,11 @@ class _SSD(torch.autograd.Function):
         return y, last_states
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, dt, A, B, C, initial, y, after = ctx.saved_tensors
-        grad_x, grad_dt, decay = torch.empty(x.shape), torch.empty_like(dt), torch.empty_like(dt)
-        grad_B, grad_C = torch.empty(B.shape), torch.empty(C.shape)
+        grad_x, grad_dt, decay = x.new_empty(x.shape), torch.empty_like(dt), torch.empty_like(dt)
+        grad_B, grad_C = B.new_empty(B.shape), C.new_empty(C.shape)
         _run(
             "backward", ctx.plan, x=x, dt=dt, A=A, B=B, C=C, initial=initial, y=y, after=after, grad=grad.contiguous(),
             grad_after=torch.zeros_like(after), grad_x=grad_x, grad_dt=grad_dt, grad_decay=decay, grad_B=grad_B, grad_C=grad_C,

@@ -6,7 +6,7 @@ group, rollout), so the same cursor admits the same rollouts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,10 +56,14 @@ class Admission:
         if self.curriculum is not None and state.get("curriculum"):
             self.curriculum.load_state_dict(state["curriculum"])
 
-    def prompts(self, step: int, count: int, first: int = 0) -> list[Prompt]:
-        """The next prompts, `count` shared among environments by their weights. `first` numbers them behind those that the step has."""
+    def prompts(self, step: int, count: int, first: int = 0, among: Collection[str] = ()) -> list[Prompt]:
+        """The next prompts, `count` shared among environments by their weights, or among some of them. `first` numbers them behind those
+        that the step has."""
         found: list[tuple[str, int, int]] = []
-        for env_id, share in self.mixture.allot(count, at_least=0 if first else None).items():
+        mixture = self.mixture
+        if among and set(among) != set(self.envs):  # others are owed nothing for it
+            mixture = Mixture({env.id: env.weight for env in self.config.environments if env.id in among})
+        for env_id, share in mixture.allot(count, at_least=0 if first else None).items():
             if self.curriculum is None:
                 found += [(env_id, -1, self.next_task(env_id)) for _ in range(share)]
                 continue
@@ -79,6 +83,7 @@ class Admission:
                 env_id=env_id,
                 task_seed=seed,
                 group=number,
+                step=step,
                 rollout=index,
                 seed=stream_seed(self.config.seed, env_id, seed, step, number, index),
                 temperature=rl.temperature,

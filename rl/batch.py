@@ -27,10 +27,13 @@ class Origin(NamedTuple):
     group: int
     rollout: int
     branch: int
+    step: int = 0
+    """The training step that admitted its prompt: with lookahead a step trains groups of several."""
 
     @staticmethod
     def of(trajectory: Trajectory) -> Origin:
-        return Origin(trajectory.env_id, trajectory.task_seed, trajectory.group, trajectory.rollout, trajectory.branch)
+        t = trajectory
+        return Origin(t.env_id, t.task_seed, t.group, t.rollout, t.branch, t.step)
 
 
 @dataclass(frozen=True, kw_only=True)

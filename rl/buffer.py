@@ -39,8 +39,12 @@ class Trained:
 class GroupBuffer:
     """Rolls groups out, at most `room` at once. `pending` is what a snapshot must hold of it: what was admitted and not trained."""
 
-    def __init__(self, play: Play, *, lookahead: int, room: int, version: int = 0) -> None:
-        self.play, self.lookahead, self.room, self._version = play, lookahead, room, version
+    def __init__(
+        self, play: Play, *, lookahead: int, room: int, version: int = 0, step_size: int | None = None
+    ) -> None:
+        """With `step_size` no more groups are begun than steps of that many can train in time. Only a run that goes on with smaller steps
+        or less lookahead than it had admitted prompts for has more; the rest of them wait in the queue."""
+        self.play, self.lookahead, self.room, self._version, self.step_size = play, lookahead, room, version, step_size
         self.queue: deque[Prompt] = deque()
         self.running: dict[Prompt, asyncio.Task[Group]] = {}
         self.whole: dict[Prompt, asyncio.Task[Group]] = {}
@@ -81,7 +85,7 @@ class GroupBuffer:
         while True:
             chosen = sorted(self.whole, key=lambda p: (self.began[p], p.step, p.number))[:count]
             enough = len(chosen) >= min(count, len(self.whole) + len(self.running))
-            if enough and self._in_time(set(chosen), count):
+            if not self.running or (enough and self._in_time(set(chosen), count)):
                 self._step_began = asyncio.get_running_loop().time()
                 return [
                     Trained(prompt, self.whole.pop(prompt).result(), self.version - self.began.pop(prompt))
@@ -103,10 +107,15 @@ class GroupBuffer:
             task = self.running.pop(prompt)
             task.result()
             self.whole[prompt] = task
-        while self.queue and len(self.running) < self.room and not self._holds_back():
+        while self.queue and self._has_room() and not self._holds_back():
             prompt = self.queue.popleft()
             self.began[prompt] = self.version
             self.running[prompt] = asyncio.ensure_future(self._played(prompt))
+
+    def _has_room(self) -> bool:
+        steps = self.lookahead + (self._step_began is None)  # the present one has its groups, once it trains
+        begun = len(self.running) + len(self.whole)
+        return len(self.running) < self.room and (self.step_size is None or begun < steps * self.step_size)
 
     def _holds_back(self) -> bool:
         """Whether new weights are about to come, by how long the last step took."""

@@ -24,6 +24,7 @@ from ..policies.tokenizer import CONTROL_TOKENS
 from .algorithms import ALGORITHMS, AnyAlgorithm
 from .algorithms.dapo import DAPO
 from .algorithms.grpo import GRPO
+from .cross_checks import check_rl
 from .importance import Correction
 from .kl import KLPenalty
 from .section import Section
@@ -220,47 +221,20 @@ class RunConfig(Section):
                         f"the reasoning budget {budget} of {env.id} does not fit: with its closing and an answer it needs "
                         f"generation.max_new_tokens of at least {needed}, got {generation.max_new_tokens}"
                     )
-        self._rl_fits(ids)
+        check_rl(self)
         return self
-
-    def _rl_fits(self, ids: list[str]) -> None:
-        rl = self.rl
-        if rl.steps and rl.prompts_per_step < len(ids):
-            raise ValueError(
-                f"rl.prompts_per_step ({rl.prompts_per_step}) must be at least the number of environments ({len(ids)}), so that each "
-                f"step trains on all of them"
-            )
-        if rl.updates_per_step > rl.prompts_per_step:
-            raise ValueError(
-                f"rl.updates_per_step ({rl.updates_per_step}) cannot exceed rl.prompts_per_step ({rl.prompts_per_step})"
-            )
-        relative = [a.name for a in self.algorithms.values() if a.name not in ("ppo", "reinforce_pp")]
-        if relative and rl.group_size < 2:
-            raise ValueError(
-                f"rl.group_size must be at least 2 for {relative[0]} (an advantage compares rollouts of one prompt with each other), got "
-                f"{rl.group_size}"
-            )
-        if self.correction.kind != "off" and rl.old_policy == "rollout":
-            raise ValueError(
-                f'correction.kind is {self.correction.kind!r}, but with rl.old_policy = "rollout" there is nothing to correct: set '
-                f'rl.old_policy = "learner"'
-            )
-        buffer, limit = self.shaping.overlong_buffer, self.generation.max_new_tokens
-        if buffer >= limit:
-            raise ValueError(
-                f"shaping.overlong_buffer ({buffer}) must be below generation.max_new_tokens ({limit}), whose last tokens it is"
-            )
 
     @property
     def algorithms(self) -> dict[str, AnyAlgorithm]:
-        """The run's algorithm under the empty name, and those of environments that have their own."""
+        """The run's algorithm under the empty name, where an environment learns by it, and those of environments that have their own."""
         own = {env.id: env.algorithm for env in self.environments if env.algorithm is not None}
-        return {"": self.algorithm, **own}
+        return {**({"": self.algorithm} if len(own) < len(self.environments) else {}), **own}
 
     @property
-    def refills(self) -> int:
-        """How many times a step replaces groups that agree."""
-        return max((a.refills for a in self.algorithms.values() if isinstance(a, DAPO)), default=0)
+    def refills(self) -> dict[str, int]:
+        """How many times a step replaces groups that agree, by environment."""
+        found = {env.id: self.algorithms[self.algorithm_of(env.id)] for env in self.environments}
+        return {env_id: a.refills for env_id, a in found.items() if isinstance(a, DAPO)}
 
     def algorithm_of(self, env_id: str) -> str:
         """The name in `algorithms` of an environment's."""

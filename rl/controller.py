@@ -42,7 +42,7 @@ from .admission import Admission, Prompt
 from .batch import TrainBatch
 from .beginning import new_critic, new_learner, new_policy
 from .buffer import GroupBuffer, Trained
-from .checkpoint import Checkpoints, accept_config
+from .checkpoint import Checkpoints, configured, resume
 from .comparing import compared, compares
 from .config import EnvironmentConfig, RunConfig
 from .critic import Critic
@@ -129,17 +129,16 @@ class Controller:
     # Preparation and snapshots.
 
     def _prepare(self) -> None:
-        found = self.folder.load_checkpoint()
+        found = resume(self.folder, self.config.model_dump(mode="json"), change=self.allow_config_change)
         if found is None:
             self._take(new_policy(self.config, self.envs, self.display.say))
             self._new_learners()
             self._save()
+            self.checkpoints.wait()  # before anything is logged: a run with steps and no checkpoint is refused
             return
-        path, state, aside = found
-        for line in aside:
+        path, state = found.path, found.state
+        for line in found.aside:
             self.display.console.print(f"[yellow]{line}[/]")
-        now = self.config.model_dump(mode="json")
-        changed = accept_config(self.folder, state.get("config"), now, change=self.allow_config_change)
         self.state = State(**{key: state[key] for key in asdict(self.state) if key in state})
         self.admission.load_state(self.state.data)
         self._take(open_policy(path))
@@ -153,8 +152,9 @@ class Controller:
         self.folder.forget_after(self.state.phase, self.state.step, PHASES)
         if not {prompt[0] for prompt in self.state.pending} <= set(self.envs):  # of an environment that was taken out
             self.state.pending, self.state.admitted = [], self.state.step
-        if changed:  # a kill before the next checkpoint must not ask for leave again
+        if found.changed:  # a kill before the next checkpoint must not ask for leave again
             self._save()
+            self.checkpoints.wait()
 
     def _take(self, policy: Policy | TransformersPolicy) -> None:
         self.policy, self.model = policy, trainable(policy)
@@ -188,9 +188,7 @@ class Controller:
             files["critic.safetensors"] = safetensors.torch.save(self.critic.state())
         if self.reference is not None:
             files["reference.safetensors"] = safetensors.torch.save(self.reference.state_dict())
-        self.checkpoints.save(
-            f"{number:07d}-{state.phase}", files, {**asdict(state), "config": self.config.model_dump(mode="json")}
-        )
+        self.checkpoints.save(f"{number:07d}-{state.phase}", files, {**asdict(state), **configured(self.config)})
 
     def after_step(self, total: int) -> None:
         """Begin to save when it is time, and save at once when a signal came."""
@@ -242,11 +240,13 @@ class Controller:
         """The one loop. How far rollouts run ahead of the weights is the buffer's lookahead, nothing else."""
         config, state = self.config.rl, self.state
         async with self.engine(config.prompts_per_step * config.group_size, ahead=config.lookahead > 0) as engine:
-            room = config.prompts_per_step
+            size = room = config.prompts_per_step
             if config.lookahead:  # as many groups as the engine has slots for, and one to come
                 room = -(-self.config.generation.num_slots // config.group_size) + 1
             play = partial(self._play, engine, make_renderer(self.policy))
-            buffer = GroupBuffer(play, lookahead=config.lookahead, room=room, version=state.policy_version)
+            buffer = GroupBuffer(
+                play, lookahead=config.lookahead, room=room, version=state.policy_version, step_size=size
+            )
             buffer.admit([Prompt(*prompt) for prompt in state.pending])
             try:
                 with self.display.phase(self.config.algorithm.label.upper(), config.steps, state.step) as phase:
@@ -284,13 +284,15 @@ class Controller:
         phase.advance(f"mean reward {np.mean(rewards):.2f}" if rewards else "every rollout failed", rows)
 
     async def _refilled(self, buffer: GroupBuffer, taken: list[Trained]) -> list[Trained]:
-        """Where the algorithm says so, new prompts in place of those whose groups agree."""
+        """Where an environment's algorithm says so, new prompts in place of those whose groups agree."""
         found: list[Trained] = []
-        for _ in range(self.config.refills):
-            lacking = self.config.rl.prompts_per_step - sum(informative(one.group) for one in [*taken, *found])
+        for attempt in range(max(self.config.refills.values(), default=0)):
+            refilled = {env_id for env_id, refills in self.config.refills.items() if attempt < refills}
+            lacking = sum(one.prompt.env_id in refilled for one in taken)
+            lacking -= sum(one.prompt.env_id in refilled and informative(one.group) for one in [*taken, *found])
             if lacking <= 0:
                 break
-            prompts = self.admission.prompts(self.state.step, lacking, first=len(taken) + len(found))
+            prompts = self.admission.prompts(self.state.step, lacking, first=len(taken) + len(found), among=refilled)
             played = await asyncio.gather(*(buffer.play(prompt) for prompt in prompts))
             found += [Trained(prompt, group, 0) for prompt, group in zip(prompts, played, strict=True)]
         return found
@@ -349,7 +351,8 @@ class Controller:
         """Show the monitor a batch; a new alarm is told at once and kept in the run folder."""
         known = len(self.monitor.alarms)
         version = -1 if update else self.state.policy_version  # after one update no weights are those that sampled
-        self.monitor.observe(batch, logprobs_T, version, partial(self.learner.live_routes, batch))
+        compared = self.monitor.observe(batch, logprobs_T, version, partial(self.learner.live_routes, batch))
+        self.state.add(compared_tokens=compared)
         for alarm in list(self.monitor.alarms.values())[known:]:
             self.display.console.print(f"[yellow]engine and learner differ[/] {alarm}", highlight=False)
             self.folder.write_json("mismatch.json", self.monitor.report())

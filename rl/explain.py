@@ -1,7 +1,7 @@
 """Why does a run not learn? Rules over its metrics, each with what was seen and the setting to change.
 
-A rule looks at the last quarter of what was logged (or at five steps for the early warning) and says nothing unless it is sure: a healthy
-run has no findings. `swannery explain RUN` shows them; the first two are told in the run itself at step 5.
+A rule looks at the last quarter of what was logged and says nothing unless it is sure: a healthy run has no findings. `swannery explain
+RUN` shows them. At step 5 the run itself warns, by rules of its own that are quicker to speak: there is little to lose yet.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class Seen:
         values = self.series(env_id, key)
         return float(values[-max(len(values) // 4, 1) :].mean()) if len(values) else float("nan")
 
+    def mean(self, env_id: str, key: str) -> float:
+        """The mean over all steps; NaN where there is none."""
+        values = self.series(env_id, key)
+        return float(values.mean()) if len(values) else float("nan")
+
     @property
     def moved(self) -> np.ndarray:
         """How far updates moved log-probabilities, at each step that trained anything."""
@@ -56,7 +61,7 @@ class Seen:
 
 Rule = Callable[[Seen], "Finding | None"]
 RULES: list[Rule] = []
-EARLY: list[Rule] = []
+EARLY_STEPS = 5
 
 
 def rule(function: Rule) -> Rule:
@@ -64,28 +69,74 @@ def rule(function: Rule) -> Rule:
     return function
 
 
-def early(function: Rule) -> Rule:
-    EARLY.append(function)
-    return rule(function)
-
-
 def explain(config: dict[str, Any], records: Sequence[Record]) -> list[Finding]:
     """All that is found in a run's records."""
-    return _judged(RULES, config, records)
+    phases = [[record for record in records if record["phase"] == phase] for phase in ("sft", "rl")]
+    seen = Seen(config, *phases)
+    return [finding for one in RULES if (finding := one(seen)) is not None]
+
+
+def uncompared(records: Sequence[Record]) -> bool:
+    """Whether no token of the run could be compared between engine and learner: all were of older weights, or nothing was trained."""
+    seen = [record["mismatch"]["max"] for record in records if "mismatch" in record]
+    return bool(seen) and all(largest is None for largest in seen)
 
 
 def early_warnings(config: dict[str, Any], records: Sequence[Record]) -> list[Finding]:
-    """What the first steps show already."""
-    return _judged(EARLY, config, records)
+    """What the first five steps show already, of every environment concerned: most rollouts truncated, or most groups of one reward."""
+    first = [record for record in records if record["phase"] == "rl"][:EARLY_STEPS]
+    if len(first) < EARLY_STEPS:
+        return []
+    seen = Seen(config, (), first)
+    told = [rule(seen, env_id) for rule in (_early_truncation, _early_agreement) for env_id in seen.env_ids]
+    return [finding for finding in told if finding is not None]
 
 
-def _judged(rules: Sequence[Rule], config: dict[str, Any], records: Sequence[Record]) -> list[Finding]:
-    phases = [[record for record in records if record["phase"] == phase] for phase in ("sft", "rl")]
-    seen = Seen(config, *phases)
-    return [finding for one in rules if (finding := one(seen)) is not None]
+def _early_truncation(seen: Seen, env_id: str) -> Finding | None:
+    cut, truncated = (seen.mean(env_id, key) for key in ("cut", "truncated"))
+    limit = seen.config["generation"]["max_new_tokens"]
+    if cut > 0.5:
+        return Finding(
+            "truncated",
+            f"{cut:.0%} of the first rollouts of {env_id} run out of tokens",
+            f"raise generation.max_new_tokens, now {limit}, to {2 * limit} (and generation.context_size with it)",
+        )
+    if truncated > 0.5:
+        return Finding(
+            "truncated",
+            f"{truncated:.0%} of the first rollouts of {env_id} are cut by a limit, {cut:.0%} by that of tokens",
+            f"raise the environment's limits of turns, calls or time (its options), or generation.max_new_tokens, now {limit}",
+        )
+    return None
 
 
-@early
+def _early_agreement(seen: Seen, env_id: str) -> Finding | None:
+    share, reward, size = seen.mean(env_id, "agree"), seen.mean(env_id, "reward"), seen.config["rl"]["group_size"]
+    if not share > 0.5 or not _compares_groups(seen.config, env_id):
+        return None
+    told = f"{share:.0%} of the first groups of {env_id} agree, at a mean reward of {reward:.2f}: there is nothing to tell apart"
+    if reward < 0.1:
+        steps = seen.config["sft"]["steps"]
+        cure = f"warm-start it better (sft.steps, now {steps}), or make it easier (its options, curriculum.enabled)"
+        return Finding("too hard", told, cure)
+    if reward > 0.9:
+        return Finding("too easy", told, "make it harder (its options), or leave it out")
+    temperature = seen.config["rl"]["temperature"]
+    return Finding(
+        "groups agree",
+        told,
+        f"raise rl.group_size, now {size}, to {max(8, 2 * size)}, or rl.temperature, now {temperature:g}",
+    )
+
+
+def _compares_groups(config: dict[str, Any], env_id: str) -> bool:
+    """Whether an environment is learnt by telling the rollouts of a group apart: not by PPO's critic, nor without a baseline."""
+    own = next((env.get("algorithm") for env in config["environments"] if env["id"] == env_id), None)
+    algorithm = own or config["algorithm"]
+    return algorithm["name"] != "ppo" and algorithm.get("baseline") != "none" and config["rl"]["group_size"] > 1
+
+
+@rule
 def cut_short(seen: Seen) -> Finding | None:
     limit = seen.config["generation"]["max_new_tokens"]
     for env_id in seen.env_ids:
@@ -98,7 +149,7 @@ def cut_short(seen: Seen) -> Finding | None:
     return None
 
 
-@early
+@rule
 def all_alike(seen: Seen) -> Finding | None:
     if len(seen.rl) < 5:
         return None
@@ -271,7 +322,7 @@ def no_entropy(seen: Seen) -> Finding | None:
 
 @rule
 def engine_differs(seen: Seen) -> Finding | None:
-    largest = max((record["mismatch"]["max"] for record in seen.rl if "mismatch" in record), default=0.0)
+    largest = max((record["mismatch"]["max"] or 0.0 for record in seen.rl if "mismatch" in record), default=0.0)
     if largest > 1e-3:
         return Finding(
             "engine and learner differ",

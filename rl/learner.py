@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class StepMetrics:
     """The batches whose loss is not finite, or all where a gradient alone is not. Empty but for a skipped step."""
     model_s: float = 0.0
     """Seconds of forward and backward passes."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What its loss did with its tokens (loss_figures.py)."""
 
 
 class Learner:

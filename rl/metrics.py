@@ -59,7 +59,10 @@ def step_record(
     taken: Sequence[Trained],
     mismatch: Mapping[str, float],
 ) -> dict[str, Any]:
-    """A step's line in metrics.jsonl: its environments, its optimizer steps, and the prompts that it trained with their age."""
+    """A step's line in metrics.jsonl: its environments, its optimizer steps, and the prompts that it trained with their age. Numbers
+    that are not finite are null there."""
+    names = sorted({name for m in steps for name in m.figures})
+    figures = {name: float(np.mean([m.figures[name] for m in steps if name in m.figures])) for name in names}
     return {
         "phase": "rl",
         "step": step,
@@ -74,6 +77,7 @@ def step_record(
         "idle_experts": max((m.idle_experts for m in steps), default=0.0),
         "trained_tokens": sum(m.num_trained_tokens for m in steps),
         "packed_tokens": sum(m.num_packed_tokens for m in steps),
+        **figures,
         "mismatch": mismatch,
         "lag": {"mean": round(float(np.mean([one.lag for one in taken])), 4), "max": max(one.lag for one in taken)},
         "trained": [[one.prompt.env_id, one.prompt.task_seed, one.prompt.step, one.prompt.number] for one in taken],

@@ -68,6 +68,8 @@ class MismatchMonitor:
         self.bound, self.num_worst, self.stale_states = bound, num_worst, stale_states
         self.alarms: dict[str, Alarm] = {}
         self.largest = 0.0
+        self.compared = 0
+        """Tokens of the whole run that both scored by the same weights."""
         self._worst: list[tuple[float, int, WorstToken]] = []
         self._step: list[np.ndarray] = []
         self._count = 0
@@ -78,19 +80,20 @@ class MismatchMonitor:
         learner_T: np.ndarray,
         version: int,
         taken_NEK: Callable[[], np.ndarray] | None = None,
-    ) -> None:
-        """Tokens of a batch that the weights of `version` sampled and score. `taken_NEK` gives the routes that the learner
-        takes of itself, and is asked only where something is wrong."""
+    ) -> int:
+        """Tokens of a batch that the weights of `version` sampled and score, and how many those are. `taken_NEK` gives the routes that
+        the learner takes of itself, and is asked only where something is wrong."""
         fresh = np.flatnonzero((batch.oldest_T if self.stale_states else batch.versions_T) == version)
         if not len(fresh):
-            return
+            return 0
+        self.compared += len(fresh)
         engine, learner = batch.rollout_logprobs_T[fresh], learner_T[fresh]
         size = np.abs(learner - engine)
         self._step.append(size)
         self.largest = max(self.largest, float(size.max()))
         self._remember(batch, fresh, engine, learner, size)
         if size.max() <= self.bound:
-            return
+            return len(fresh)
         flipped = None
         if taken_NEK is not None and batch.routes_NEK is not None:
             recorded, taken = (np.sort(r[batch.positions_T[fresh]], -1) for r in (batch.routes_NEK, taken_NEK()))
@@ -106,13 +109,16 @@ class MismatchMonitor:
         alarm = likely_cause(seen, self.bound)
         if alarm is not None:
             self.alarms.setdefault(alarm.cause, alarm)
+        return len(fresh)
 
     def step_figures(self) -> dict[str, float]:
-        """Quantiles of what was observed since they were asked for last."""
-        sizes = np.concatenate(self._step) if self._step else np.zeros(1, np.float32)
+        """How many tokens were compared since this was asked last, and quantiles of their differences: NaN where there were none, which
+        is logged as null, since 0 would read as perfect agreement."""
+        sizes = np.concatenate(self._step) if self._step else np.array([np.nan], np.float32)
+        compared = sum(map(len, self._step))
         self._step.clear()
         names = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
-        return {name: float(np.quantile(sizes, q)) for name, q in names.items()}
+        return {"compared": compared, **{name: float(np.quantile(sizes, q)) for name, q in names.items()}}
 
     def worst(self) -> list[WorstToken]:
         """The tokens of the whole run that differ most, largest first."""
@@ -121,7 +127,8 @@ class MismatchMonitor:
     def report(self) -> dict[str, Any]:
         return {
             "bound": self.bound,
-            "largest": self.largest,
+            "compared": self.compared,
+            "largest": self.largest if self.compared else None,
             "alarms": [asdict(alarm) for alarm in self.alarms.values()],
             "worst": [asdict(token) for token in self.worst()],
         }

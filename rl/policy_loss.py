@@ -74,13 +74,33 @@ class PolicyLoss:
     def __call__(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
         if self.old_policy == "learner" and not streams.has_old:  # nothing was updated yet: these are the old ones
             streams = dataclasses.replace(streams, old_logprobs_T=logprobs_T.detach())
+        logprobs_T, streams = harmless(logprobs_T, streams)
         objective_T = self.algorithms[streams.algorithm].objective(logprobs_T, streams)
         if self.kl.coefficient and streams.reference_logprobs_T is not None:
             cost_T = self.kl.penalty(logprobs_T, streams.old_logprobs_T, streams.reference_logprobs_T)
             objective_T = objective_T - self.kl.coefficient * cost_T
-        # A token that is left out stays out whatever its numbers are: 0 times NaN would be NaN.
         old_T, counts_T = streams.old_logprobs_T, streams.weights_T > 0
         rollout_T = torch.where(counts_T, streams.rollout_logprobs_T, old_T.detach())
         weights_T = streams.weights_T * self.correction.weights(old_T, rollout_T, streams.sequence_T)
         kept_T = torch.where(weights_T > 0, objective_T, torch.zeros_like(objective_T))
         return token_mean_loss(kept_T, weights_T, num_trained_tokens=streams.num_trained_tokens)
+
+
+def harmless(logprobs_T: Tensor, streams: Streams) -> tuple[Tensor, Streams]:
+    """Tokens that are left out stay out whatever their numbers are: 0 times NaN is NaN, forward and backward. What is not finite of them
+    becomes what would change nothing: no advantage, and the learner's own probability everywhere."""
+    counts_T = streams.weights_T > 0
+    logprobs_T = torch.where(counts_T | logprobs_T.isfinite(), logprobs_T, torch.zeros_like(logprobs_T))
+    own_T = logprobs_T.detach()
+
+    def kept(values_T: Tensor, otherwise_T: Tensor) -> Tensor:
+        return torch.where(counts_T | values_T.isfinite(), values_T, otherwise_T)
+
+    reference_T = streams.reference_logprobs_T
+    return logprobs_T, dataclasses.replace(
+        streams,
+        advantages_T=kept(streams.advantages_T, torch.zeros_like(streams.advantages_T)),
+        rollout_logprobs_T=kept(streams.rollout_logprobs_T, own_T),
+        old_logprobs_T=kept(streams.old_logprobs_T, own_T),
+        reference_logprobs_T=None if reference_T is None else kept(reference_T, own_T),
+    )

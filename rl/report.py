@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from .checkpoint import config_hash
 from .run_folder import RunFolder, write_file
 
 Scores = list[dict[str, Any]]
@@ -23,10 +24,12 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
     seconds = {key.removeprefix("seconds_"): value for key, value in counts.items() if key.startswith("seconds_")}
     step_s = sum(seconds.get(f"rl_{part}", 0.0) for part in ("roll_out", "learn", "save"))
     before, after = folder.read_json("evaluation-before.json") or [], folder.read_json("evaluation-after.json") or []
+    compared, largest = int(counts.get("compared_tokens", 0)), counts.get("mismatch_max", 0.0)
     summary: dict[str, Any] = {
         "run": str(folder.path),
         "policy_version": state.policy_version,
         "weights": weights,
+        "config_hash": config_hash(folder.read_json("config.json") or {}),
         "wall_s": round(wall_s, 1),
         "seconds": {key: round(value, 1) for key, value in seconds.items()},
         "sampled_tokens": int(counts.get("sampled_tokens", 0)),
@@ -36,7 +39,8 @@ def summarize(folder: RunFolder, state: Any, *, weights: str, wall_s: float) -> 
         "left_out": int(counts.get("left_out", 0)),
         "budget_violations": int(counts.get("budget_violations", 0)),
         "forced_tokens_in_loss": int(counts.get("forced_in_loss", 0)),
-        "mismatch_max": counts.get("mismatch_max", 0.0),
+        "mismatch_max": largest if compared or largest else None,
+        "compared_tokens": compared,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "environments": {},
     }
@@ -73,8 +77,10 @@ def show(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
         f"{summary['peak_memory_mb']:,} MB",
         highlight=False,
     )
+    largest = summary["mismatch_max"]
+    differs = "nothing was compared" if largest is None else f"{largest:.1e} at most"
     console.print(
-        f"engine against learner: {summary['mismatch_max']:.1e} at most; budget violations: "
+        f"engine against learner: {differs}; budget violations: "
         f"{summary['budget_violations']}; forced tokens in the loss: {summary['forced_tokens_in_loss']}",
         highlight=False,
     )

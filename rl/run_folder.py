@@ -1,6 +1,6 @@
 """The run folder: a lock, the configuration, metrics, checkpoints. Every write is whole or not there at all.
 
-runs/NAME-001/  config.json  metrics.jsonl  tensorboard/  evaluation-*.json  policy-sft/  policy/  checkpoints/1000050-rl/
+runs/NAME-001/  config.json  config.sha256  metrics.jsonl  tensorboard/  evaluation-*.json  policy-sft/  policy/  checkpoints/1000050-rl/
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class RunFolder:
         """Append one line to metrics.jsonl, and its numbers to tensorboard's. Numbers that are not finite become null."""
         with told_of_space(self.path):
             fault("log.append")
-        self.append("metrics.jsonl", {key: _finite(value) for key, value in record.items()})
+        self.append("metrics.jsonl", _finite(record))
         with told_of_space(self.path):
             self.board.write(record)
 
@@ -171,7 +171,8 @@ class RunFolder:
         return parent / name
 
     def load_checkpoint(self) -> tuple[Path, dict[str, Any], list[str]] | None:
-        """The newest whole checkpoint, its state, and what had to be set aside. None where none was ever written."""
+        """The newest whole checkpoint, its state, and what had to be set aside. None where a run has logged nothing yet, and may begin
+        anew: one that has trained would be overwritten."""
         aside: list[str] = []
         checkpoints = self._checkpoints()
         for path in checkpoints:
@@ -182,9 +183,35 @@ class RunFolder:
             shutil.rmtree(corrupt, ignore_errors=True)
             path.rename(corrupt)
             aside.append(f"{path.name} is damaged ({problem}); set aside as {corrupt.name}")
+        aside = aside or [f"{path.name} was set aside before" for path in sorted(self._set_aside())]
+        metrics = self.path / "metrics.jsonl"
+        if not aside and metrics.exists() and metrics.stat().st_size:
+            aside = ["there is none, though metrics.jsonl has steps"]
         if aside:
-            raise RunError("no checkpoint is whole, so the run cannot go on:\n  " + "\n  ".join(aside))
+            raise RunError(
+                "no checkpoint is whole, so the run cannot go on:\n  "
+                + "\n  ".join(aside)
+                + f"\nPut a whole copy back into {self.path / 'checkpoints'}, or begin a new run in another --output"
+            )
         return None
+
+    def checkpoint_before(self, newest: Path) -> tuple[Path, dict[str, Any]] | None:
+        """The newest whole checkpoint that is older than one, and its state."""
+        for path in self._checkpoints():
+            if path.name < newest.name:
+                problem, state = _verify(path)
+                if problem is None:
+                    return path, state
+        return None
+
+    def drop_checkpoint(self, path: Path) -> None:
+        """Remove a checkpoint; a kill leaves it whole or gone."""
+        gone = path.with_name(f".tmp-{path.name}")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _set_aside(self) -> Iterator[Path]:
+        return (self.path / "checkpoints").glob("corrupt-*")
 
     def _checkpoints(self) -> list[Path]:
         """Newest first. Names begin with a number that grows."""
@@ -293,4 +320,6 @@ def _sync_folder(path: Path) -> None:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -43,6 +43,7 @@ class RolloutSpec:
     env_id: str
     task_seed: int
     group: int = 0
+    step: int = 0
     rollout: int = 0
     seed: int = 0
     temperature: float = 1.0
@@ -244,6 +245,7 @@ def _finish(env: Env, branches: list[_Branch], spec: RolloutSpec) -> tuple[Traje
             env_id=spec.env_id,
             task_seed=spec.task_seed,
             group=spec.group,
+            step=spec.step,
             rollout=spec.rollout,
             segments=tuple(branch.segments),
             turns=tuple(turns if branch is branches[-1] else branch.turns),
@@ -289,6 +291,7 @@ def _faulted(spec: RolloutSpec, fault: EnvironmentFault) -> Trajectory:
         env_id=spec.env_id,
         task_seed=spec.task_seed,
         group=spec.group,
+        step=spec.step,
         rollout=spec.rollout,
         segments=(),
         turns=(),

@@ -35,7 +35,7 @@ def shaped(group: Group, shaping: Shaping, limit: int) -> np.ndarray:
     longest_G = np.array([_longest_turn(branches) for branches in group.rollouts], np.float64)
     if shaping.low_effort:
         low_G = np.array([branches[0].effort == "low" for branches in group.rollouts])
-        reduced_G = low_effort_reward(rewards_G, longest_G, limit, shaping.low_effort)
+        reduced_G = low_effort_reward(rewards_G, reasoning_G + answer_G, limit, shaping.low_effort)
         rewards_G = np.where(low_G, reduced_G, rewards_G)
     if shaping.overlong_buffer:
         rewards_G = rewards_G + shaping.overlong_penalty * overlong_penalty(longest_G, limit, shaping.overlong_buffer)
@@ -87,7 +87,7 @@ def samples_of(
     by which the sum over the step, over its mass, is the average: over tokens; over sequences of their means; over prompts of their
     tokens' means; or over sequences of their sums over a constant. Branches of a rollout share it."""
     tokens = [sum(b.num_sampled for b in branches) / len(branches) for branches in group.rollouts]
-    kept = [not (overlong_filter and _overlong(branches)) for branches in group.rollouts]
+    kept = [not (overlong_filter and ran_out_of_tokens(branches[-1])) for branches in group.rollouts]
     whole = sum(count for count, keep in zip(tokens, kept, strict=True) if keep)
     samples = []
     for branches, advantage, count, keep in zip(group.rollouts, advantages, tokens, kept, strict=True):
@@ -101,8 +101,8 @@ def samples_of(
     return samples
 
 
-def _overlong(branches: Sequence[Trajectory]) -> bool:
-    return str(branches[-1].outcome) == "truncated(max_tokens)"
+def ran_out_of_tokens(trajectory: Trajectory) -> bool:
+    return str(trajectory.outcome) == "truncated(max_tokens)"
 
 
 def _lengths(branches: Sequence[Trajectory]) -> tuple[int, int]:

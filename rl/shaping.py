@@ -77,5 +77,6 @@ def shortest_bonus(lengths_G: np.ndarray, rewards_G: np.ndarray, share: float = 
 
 
 def low_effort_reward(rewards_G: np.ndarray, lengths_G: np.ndarray, limit: int, share: float) -> np.ndarray:
-    """Rewards of rollouts that were asked for little effort: what is right earns less the more tokens it took."""
-    return rewards_G * (1 - share * np.clip(lengths_G / limit, 0.0, 1.0))
+    """Rewards of rollouts that were asked for little effort: what is right earns less the more tokens it took. What costs is not made
+    cheaper by length."""
+    return rewards_G - np.maximum(rewards_G, 0.0) * share * np.clip(lengths_G / limit, 0.0, 1.0)

@@ -23,7 +23,7 @@ class State:
     data: dict[str, Any] = field(default_factory=dict)
     """What admission has drawn (admission.py)."""
     counts: dict[str, float] = field(default_factory=dict)
-    """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, the largest mismatch."""
+    """Running totals: sampled tokens, rollouts, left out by kind, seconds by part, compared tokens, the largest mismatch."""
 
     def add(self, **amounts: float) -> None:
         for key, amount in amounts.items():

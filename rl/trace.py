@@ -21,14 +21,15 @@ import torch
 from ..environments.guess import nearest
 from .batch import Origin, TrainBatch
 from .config import ConfigError, RunConfig
-from .scoring import informative
+from .scoring import informative, ran_out_of_tokens
 from .trajectory import Group, Trajectory
 
 REASONS = ("trained", "forced", "the group agrees", "overlong", "certain", "corrected away", "left out")
 """Why a token counts or does not: it was the budget's; its group's rewards are all the same; its rollout ran out of tokens and the filter
 is on; its entropy is below `rl.entropy_share`; the correction gave it no weight; the algorithm made no sample of it."""
 COLUMNS = {
-    "environment": np.uint16, "task_seed": np.uint64, "group": np.int32, "rollout": np.int32, "branch": np.int16, "turn": np.int16,
+    "environment": np.uint16, "task_seed": np.uint64, "admitted": np.int32, "group": np.int32, "rollout": np.int32,
+    "branch": np.int16, "turn": np.int16,
     "place": np.int32, "token": np.int32, "version": np.int32, "rollout_logprob": np.float32, "learner_logprob": np.float32,
     "advantage": np.float32, "weight": np.float32, "update": np.int16, "reason": np.uint8,
 }  # fmt: skip
@@ -53,7 +54,9 @@ class StepTrace:
             agrees = not informative(group)
             for trajectory in (branch for branches in group.rollouts for branch in branches):
                 part = self._sampled(trajectory, agrees)
-                self._start[Origin.of(trajectory)] = length
+                origin = Origin.of(trajectory)
+                assert origin not in self._start, f"two rollouts of one name: {origin}"
+                self._start[origin] = length
                 place = np.full(sum(len(s.token_ids) for s in trajectory.segments), -1, np.int64)
                 place[part["place"]] = count + np.arange(len(part["place"]))
                 parts.append(part)
@@ -71,12 +74,13 @@ class StepTrace:
         sampled[: trajectory.branch_offset] = False
         at = np.flatnonzero(sampled)
         forced = np.concatenate([s.forced for s in trajectory.segments])[at]
-        overlong = self.config.shaping.overlong_filter and trajectory.outcome.kind == "truncated"
+        overlong = self.config.shaping.overlong_filter and ran_out_of_tokens(trajectory)
         why = REASONS.index("the group agrees" if agrees else "overlong" if overlong else "left out")
         count = len(at)
         return {
             "environment": np.full(count, self.env_ids.index(trajectory.env_id)),
             "task_seed": np.full(count, trajectory.task_seed, np.uint64),
+            "admitted": np.full(count, trajectory.step),
             "group": np.full(count, trajectory.group),
             "rollout": np.full(count, trajectory.rollout),
             "branch": np.full(count, trajectory.branch),
@@ -157,14 +161,14 @@ def pick(rows: dict[str, Any], env_id: str, group: int, rollout: int) -> np.ndar
         if value >= 0:
             fits &= rows[name] == value
     if not fits.any():
-        groups = sorted(set(rows["group"].tolist()))
+        mine = rows["environment"] == known.index(env_id) if env_id else np.ones(len(fits), bool)
+        groups = sorted(set(rows["group"][mine].tolist()))
+        whose = f"{env_id}'s groups are" if env_id else "its groups are"
         raise ConfigError(
-            f"no such rollout in this step; its groups are {groups[0]} to {groups[-1]}"
-            if groups
-            else "nothing was sampled"
+            f"no such rollout in this step; {whose} {', '.join(map(str, groups))}" if groups else "nothing was sampled"
         )
     first = int(np.flatnonzero(fits)[0])
-    for name in ("environment", "task_seed", "group", "rollout"):
+    for name in ("environment", "task_seed", "admitted", "group", "rollout"):
         fits &= rows[name] == rows[name][first]
     return np.flatnonzero(fits)
 

@@ -91,6 +91,8 @@ class Trajectory:
     branch_of: int | None = None
     branch_offset: int = 0
     num_branches: int = 1
+    step: int = 0
+    """The training step that admitted it."""
     effort: str = "full"
     """`low` where little reasoning was asked for."""
     messages: tuple[Message, ...] = field(default=(), repr=False)

@@ -22,6 +22,7 @@ from .batch import Sample, TrainBatch, micro_batches, pack, total_weight
 from .config import RunConfig
 from .critic import Critic
 from .learner import Learner, StepMetrics, score
+from .loss_figures import LossFigures
 from .policy_loss import PolicyLoss
 from .trajectory import Group
 
@@ -61,8 +62,17 @@ class PolicyUpdate:
         loss = PolicyLoss(self.config.algorithms, self.config.correction, self.config.kl, self.config.rl.old_policy)
         metrics = []
         for number, batches in enumerate(parts):
-            shown = None if observe is None else lambda batch, logprobs_T, n=number: observe(n, batch, logprobs_T)
+            figures = LossFigures(loss)
+
+            def shown(
+                batch: TrainBatch, logprobs_T: np.ndarray, n: int = number, figures: LossFigures = figures
+            ) -> None:
+                figures.observe(batch, logprobs_T)
+                if observe is not None:
+                    observe(n, batch, logprobs_T)
+
             metrics.append(self.learner.step(batches, loss, lr_scale=lr_scale, observe=shown))
+            metrics[-1].figures = figures.means()
             if skipped is not None and metrics[-1].skipped:
                 skipped(number, [batches[index] for index in metrics[-1].suspects])
         return metrics
@@ -127,26 +137,36 @@ class PolicyUpdate:
             for index, batch in zip(mine, algorithm.estimate([whole[index] for index in mine], values), strict=True):
                 whole[index] = batch
         valued = [batch for batch in whole if batch.returns_T is not None]
-        mass = sum(float(batch.weights_T.sum()) for batch in valued)
+        mass = sum(_sum(batch.weights_T) for batch in valued)
         for _ in range(max((a.critic_updates for a in names.values()), default=0) if valued else 0):
             self.critic.step([replace(batch, num_trained_tokens=mass) for batch in valued])
         rest = iter(whole)
         return [[next(rest) for _ in batches] for batches in parts]
 
 
+_TIE = 1e-5
+"""Nats within which entropies are the same."""
+
+
 def most_uncertain(batches: Sequence[TrainBatch], entropies: Sequence[np.ndarray], share: float) -> list[TrainBatch]:
     """Batches of one optimizer step in which only the tokens of the highest entropy count (https://arxiv.org/abs/2506.01939): those above
-    the quantile 1 - share over the whole step, so that no micro-batch has a threshold of its own. The mass falls with the weight."""
+    the quantile 1 - share over the whole step, so that no micro-batch has a threshold of its own. The mass falls with the weight. Tokens whose
+    contexts are the same, as the first of a group's rollouts, tie but for rounding, and are kept or left together."""
     if not batches:
         return []
-    threshold = np.quantile(np.concatenate(entropies), 1 - share)
+    threshold = np.quantile(np.concatenate(entropies), 1 - share) - _TIE
     kept = [
         np.where(entropy_T >= threshold, batch.weights_T, 0)
         for batch, entropy_T in zip(batches, entropies, strict=True)
     ]
-    before = sum(float(batch.weights_T.sum()) for batch in batches)
-    left = sum(float(weights_T.sum()) for weights_T in kept) / before
+    before = sum(_sum(batch.weights_T) for batch in batches)
+    left = sum(_sum(weights_T) for weights_T in kept) / before
     return [
         replace(batch, weights_T=weights_T.astype(np.float32), num_trained_tokens=batch.num_trained_tokens * left)
         for batch, weights_T in zip(batches, kept, strict=True)
     ]
+
+
+def _sum(weights_T: np.ndarray) -> float:
+    """In float64, so that it hangs on no batching."""
+    return float(weights_T.sum(dtype=np.float64))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..advantages import Baseline, Scale, relative
@@ -41,9 +41,13 @@ class Algorithm(Section):
         """The samples of each group that says something. `limit` is the most tokens of a completion."""
         found = []
         for group in groups:
-            if informative(group):
+            if self.learns_from(group):
                 found.append(self.score_group(group, shaped(group, shaping, limit), shaping.overlong_filter))
         return [samples for samples in found if samples]
+
+    def learns_from(self, group: Group) -> bool:
+        """Whether a group says something."""
+        return informative(group)
 
     def score_group(self, group: Group, rewards_G: np.ndarray, overlong_filter: bool) -> list[Sample]:
         advantages_G = self.advantages(rewards_G)
@@ -100,6 +104,15 @@ class Clipped(Algorithm):
     clip_high: float = Field(default=0.28, gt=0)
     dual_clip: float = Field(default=0.0, ge=0)
     """The most that a ratio counts where the advantage is negative, above 1; 0: without bound."""
+
+    @model_validator(mode="after")
+    def _dual_clip_above_one(self) -> Clipped:
+        if 0 < self.dual_clip <= 1:
+            raise ValueError(
+                f"dual_clip bounds ratios above 1: 0 for none, or more than 1; got {self.dual_clip} (within 1 no token of a negative "
+                f"advantage would have a gradient)"
+            )
+        return self
 
     def objective(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
         return clipped_surrogate(

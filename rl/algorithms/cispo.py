@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..losses import importance_ratio
@@ -21,6 +21,12 @@ class CISPO(GroupRelative):
     name: Literal["cispo"] = "cispo"
     weight_low: float = Field(default=0.0, ge=0)
     weight_high: float = Field(default=2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> CISPO:
+        if self.weight_low > self.weight_high:
+            raise ValueError(f"weight_low ({self.weight_low}) must not be above weight_high ({self.weight_high})")
+        return self
 
     def objective(self, logprobs_T: Tensor, streams: Streams) -> Tensor:
         ratio_T = importance_ratio(logprobs_T, streams.old_logprobs_T).detach()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from ..advantages import Baseline, Scale, relative, relative_apart, whiten
 from ..batch import Sample
@@ -34,9 +35,27 @@ class GRPO(GroupRelative, Clipped):
     rewards: Literal["summed", "apart"] = "summed"
     """`apart`: each named reward is relative on its own, and sums are whitened over the step (GDPO, advantages.py)."""
 
+    @model_validator(mode="after")
+    def _rewards_apart(self) -> GRPO:
+        if self.rewards == "apart" and self.scale == "none":
+            raise ValueError(
+                'rewards = "apart" wants a scale, as scale = "group": undivided, the parts\' advantages add up to the sum\'s'
+            )
+        if self.rewards == "apart" and self.credit == "turn":
+            raise ValueError(
+                'rewards = "apart" tells the parts of an episode\'s reward apart, credit = "turn" its turns: choose one'
+            )
+        return self
+
     @property
     def averaged(self) -> Average:
         return self.average
+
+    def learns_from(self, group: Group) -> bool:
+        """Apart, rewards of one sum may still differ in their parts."""
+        if self.rewards == "apart" and len(group.rollouts) >= 2:
+            return bool((np.ptp(named_rewards(group), axis=0) > 1e-9).any())
+        return super().learns_from(group)
 
     def score(self, groups: Sequence[Group], shaping: Shaping = UNSHAPED, limit: int = 0) -> list[list[Sample]]:
         scored = super().score(groups, shaping, limit)

@@ -1,5 +1,6 @@
 """RLOO (https://arxiv.org/abs/2402.14740): REINFORCE of whole rollouts with the mean of the others as baseline. No ratio, no clip: it is
-for one update on fresh rollouts; with more, or with rollouts of older weights, [correction] weights them."""
+for fresh rollouts. [correction] weighs those of older weights; what the updates of one step before a group's own moved stays uncorrected
+(`rl.updates_per_step = 1` has none)."""
 
 from __future__ import annotations
 

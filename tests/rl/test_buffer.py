@@ -95,3 +95,26 @@ def test_a_failing_group_is_raised_and_what_is_under_way_is_stopped() -> None:
         return len(asyncio.all_tasks())
 
     assert virtual_time(run)[0] == 1
+
+
+@pytest.mark.parametrize("lookahead,count", [(0, 6), (1, 2), (0, 2), (2, 1)])
+def test_a_run_goes_on_with_less_than_it_had_admitted_prompts_for(lookahead: int, count: int) -> None:
+    """Eighteen prompts of lookahead 2 in steps of 6, gone on with by smaller steps or fewer of them ahead."""
+
+    async def play(prompt: Prompt) -> Group:
+        await asyncio.sleep(1 + prompt.task_seed % 5)
+        return Group(env_id="x", task_seed=prompt.task_seed, number=prompt.number, rollouts=())
+
+    async def run() -> list[Trained]:
+        buffer = GroupBuffer(play, lookahead=lookahead, room=9, version=5, step_size=count)
+        buffer.admit(prompt for step in range(3) for prompt in prompts(step, 6))
+        found = []
+        while buffer.pending:
+            found += await buffer.take(count)
+            await asyncio.sleep(2)
+            buffer.version += 1
+        return found
+
+    found, _ = virtual_time(run)
+    assert sorted(one.prompt for one in found) == sorted(prompt for step in range(3) for prompt in prompts(step, 6))
+    assert max(one.lag for one in found) <= lookahead

@@ -12,7 +12,7 @@ import pytest
 
 from swannery.__main__ import main
 from swannery.rl import load_config, read_toml
-from swannery.rl.explain import RULES, early_warnings, explain
+from swannery.rl.explain import RULES, early_warnings, explain, uncompared
 
 CONFIG = load_config(read_toml(Path("quickstart"))).model_dump(mode="json")
 ENV = "tools/Calculator-v0"
@@ -112,8 +112,72 @@ def test_the_first_five_steps_warn_of_truncation_and_of_groups_that_agree() -> N
     rows(records, cut=0.97)
     (finding,) = early_warnings(CONFIG, records)
     assert finding.cure == "raise generation.max_new_tokens, now 96, to 192 (and generation.context_size with it)"
-    rows(records, cut=0.0, agree=1.0, reward=0.0)
+    rows(records, cut=0.0, truncated=0.6)
+    (finding,) = early_warnings(CONFIG, records)
+    assert finding.evidence == f"60% of the first rollouts of {ENV} are cut by a limit, 0% by that of tokens"
+    rows(records, truncated=0.0, agree=1.0, reward=0.0)
     assert [finding.name for finding in early_warnings(CONFIG, records)] == ["too hard"]
+    assert early_warnings(CONFIG, records[:-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "name", "cure"),
+    [(0.05, "too hard", "sft.steps"), (0.5, "groups agree", "group_size"), (0.95, "too easy", "harder")],
+)
+@pytest.mark.parametrize("group_size", [2, 12])
+def test_most_groups_agreeing_is_told_whatever_they_earn(reward: float, name: str, cure: str, group_size: int) -> None:
+    records, config = healthy(steps=5), copy.deepcopy(CONFIG)
+    config["rl"]["group_size"] = group_size
+    rows(records, agree=0.55, reward=reward)
+    (finding,) = early_warnings(config, records)
+    assert finding.name == name and cure in finding.cure and "55%" in finding.evidence
+
+
+def test_the_early_warnings_are_of_all_five_steps_and_of_every_environment() -> None:
+    records = healthy(steps=5)
+    first = [record for record in records if record["phase"] == "rl"]
+    for record, share in zip(
+        first, (0.2, 0.9, 0.9, 0.9, 0.0), strict=True
+    ):  # 0.58 in the mean, the last step alone is fine
+        record["environments"][ENV] |= {"agree": share, "cut": share}
+        record["environments"]["chat/Guess-v0"] = {"agree": 0.8, "cut": 0.1, "truncated": 0.1, "reward": 0.5}
+        record["environments"]["math/Arithmetic-v0"] = {"agree": 0.1, "cut": 0.9, "truncated": 0.9, "reward": 0.5}
+    told = [(finding.name, finding.evidence) for finding in early_warnings(CONFIG, records)]
+    assert [name for name, _ in told] == ["truncated", "truncated", "groups agree", "groups agree"]
+    assert ["Arithmetic" in told[0][1], ENV in told[1][1], "Guess" in told[2][1], ENV in told[3][1]] == [True] * 4
+    for record, share in zip(first, (0.0, 0.0, 0.0, 0.5, 1.0), strict=True):  # only the end is bad
+        record["environments"] = {ENV: {"agree": share, "cut": share, "reward": 0.5}}
+    assert early_warnings(CONFIG, records) == []
+
+
+def test_groups_that_nobody_compares_may_agree() -> None:
+    records = healthy(steps=5)
+    rows(records, agree=1.0)
+    for changes in ({"algorithm": {"name": "ppo"}}, {"algorithm": {"name": "reinforce_pp", "baseline": "none"}}):
+        assert early_warnings({**CONFIG, **changes}, records) == []
+    own = [{**env, "algorithm": {"name": "ppo"}} for env in CONFIG["environments"]]
+    assert early_warnings({**CONFIG, "environments": own}, records) == []
+
+
+def test_the_final_rules_are_stricter_than_the_early_ones() -> None:
+    records = healthy()
+    rows(records, agree=0.6, truncated=0.6)
+    assert explain(CONFIG, records) == [] and len(early_warnings(CONFIG, records)) == 2
+
+
+def test_a_run_of_which_nothing_could_be_compared_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, nothing = healthy(), {"compared": 0, "p50": None, "p99": None, "p999": None, "max": None}
+    assert not uncompared(records) and not uncompared([])
+    steps(records[:-1], mismatch=nothing)
+    assert not uncompared(records)
+    steps(records, mismatch=nothing)
+    assert uncompared(records) and explain(CONFIG, records) == []
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr("sys.argv", ["swannery", "explain", str(tmp_path)])
+    assert main() == 0 and "nothing was compared" in capsys.readouterr().out
 
 
 def test_the_verb_reads_a_run_folder(

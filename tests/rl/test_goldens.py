@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from swannery.environments import Curriculum, CurriculumConfig, Mixture
 from swannery.policies import preset
 from swannery.rl import Sample, clipped_surrogate, leave_one_out, token_mean_loss
 from swannery.rl.advantages import (
     deviation,
     discounted,
     generalized,
+    generalized_ref,
     maximum_likelihood,
     relative,
     relative_apart,
@@ -25,11 +28,12 @@ from swannery.rl.algorithms.cispo import CISPO
 from swannery.rl.algorithms.grpo import GRPO
 from swannery.rl.algorithms.gspo import GSPO
 from swannery.rl.algorithms.ppo import PPO
+from swannery.rl.algorithms.rloo import RLOO
 from swannery.rl.batch import TrainBatch, pack, total_weight
 from swannery.rl.critic import value_loss
 from swannery.rl.importance import Correction
 from swannery.rl.kl import KLPenalty, kl_estimate
-from swannery.rl.policy_loss import PolicyLoss, Streams
+from swannery.rl.policy_loss import PolicyLoss, Streams, negative_log_likelihood
 from swannery.rl.scoring import samples_of
 from swannery.rl.shaping import Shaping, length_reward, low_effort_reward, overlong_penalty, shortest_bonus
 from swannery.rl.trajectory import Group
@@ -57,6 +61,20 @@ def streams_of(
 
 # The loss. The base case: A = [1, -1, 2], ratios .5, 1, 1.5.
 ADVANTAGES, OLD, NEW = tensor(1, -1, 2), tensor(-1, -1, -1), tensor(-1.69315, -1, -0.59453)
+
+
+def test_reinforce() -> None:
+    streams = streams_of(ADVANTAGES, OLD)
+    objective = RLOO().objective(tensor(-0.5, -1, -1.5), streams)
+    assert float(token_mean_loss(objective, streams.weights_T, num_trained_tokens=3)) == pytest.approx(
+        0.83333, abs=1e-5
+    )
+    assert float(PolicyLoss({"": RLOO()})(tensor(-0.5, -1, -1.5), streams)) == pytest.approx(0.83333, abs=1e-5)
+
+
+def test_cross_entropy() -> None:
+    streams = dataclasses.replace(streams_of(tensor(0, 0, 0), OLD), weights_T=tensor(1, 0, 1), num_trained_tokens=2)
+    assert float(negative_log_likelihood(tensor(-0.1, -0.5, -0.2), streams)) == pytest.approx(0.15)
 
 
 def test_dual_clip() -> None:
@@ -133,6 +151,22 @@ def test_kl_estimates() -> None:
         torch.testing.assert_close(got, torch.full((2,), value).double(), rtol=0, atol=1e-6)
 
 
+def test_a_gap_of_ten_nats_costs_little_one_way_and_much_the_other() -> None:
+    """k3 of one token: e^-10 - 1 + 10 where the reference is far less sure of it, e^10 - 1 - 10 where it is far surer."""
+    sure, unsure = tensor(-1).double(), tensor(-11).double()
+    assert float(kl_estimate(sure, unsure, "k3")) == pytest.approx(9.000045, abs=1e-6)
+    assert float(kl_estimate(unsure, sure, "k3")) == pytest.approx(22015.47, abs=5e-3)
+
+
+def test_a_masked_nan_of_the_reference_costs_nothing() -> None:
+    streams = dataclasses.replace(
+        streams_of(tensor(0, 0), tensor(0.2, 0.3)),
+        reference_logprobs_T=tensor(0.1, float("nan")), weights_T=tensor(1, 0), num_trained_tokens=1,
+    )  # fmt: skip
+    loss = PolicyLoss({"": GRPO()}, kl=KLPenalty(coefficient=1.0))
+    assert float(loss(tensor(0.2, 0.3), streams)) == pytest.approx(0.00483742, abs=1e-6)
+
+
 def test_the_gradient_of_the_divergence() -> None:
     """Over the whole vocabulary, in the mean under the policy: k2 and `score` have the divergence's own gradient, k1 has none."""
     logits = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -162,6 +196,13 @@ def test_group_relative() -> None:
     assert not relative(np.ones(3), "mean", "group").any()
 
 
+def test_each_rollout_against_the_others_of_its_prompt() -> None:
+    groups = [np.array([6.0, 3]), np.array([9.0, 12]), np.array([1.0])]
+    assert np.concatenate([leave_one_out(group) for group in groups]).tolist() == [3, -3, -3, 3, 0]
+    assert np.concatenate([relative(group, "leave_one_out", "group") for group in groups])[-1] == 0
+    assert np.concatenate([relative(group, "mean") for group in groups]).tolist() == [1.5, -1.5, -1.5, 1.5, 0]
+
+
 def test_maxrl_is_the_gradient_of_the_log_of_the_pass_rate() -> None:
     np.testing.assert_allclose(maximum_likelihood(np.array([1.0, 0, 0, 0])), [3, -1, -1, -1])
     assert not maximum_likelihood(np.zeros(3)).any()
@@ -185,6 +226,25 @@ def test_generalized_advantages_and_returns() -> None:
     np.testing.assert_allclose(cut + values[:-1], [8, 7, 5])
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 127, 128, 129, 300])
+@pytest.mark.parametrize(("gamma", "lam"), [(1, 1), (0.99, 0.95), (1, 0), (1e-300, 0.5)])
+def test_advantages_by_chunks_are_those_token_by_token(length: int, gamma: float, lam: float) -> None:
+    rng = np.random.default_rng(length)
+    rewards, values = rng.normal(size=length).astype(np.float32), rng.normal(size=length + 1)
+    with np.errstate(over="raise", invalid="raise"):
+        found = generalized(rewards, values, gamma, lam)
+    np.testing.assert_allclose(found, generalized_ref(rewards, values, gamma, lam), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1, 1), (1, 0.95), (0.999, 0.999)])
+def test_advantages_of_long_rollouts_by_chunks(gamma: float, lam: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        rewards, values = rng.normal(size=131_072), rng.normal(size=131_073)
+        found = generalized(rewards, values, gamma, lam)
+        np.testing.assert_allclose(found, generalized_ref(rewards, values, gamma, lam), rtol=0, atol=1e-5)
+
+
 def test_whitening_is_weighted() -> None:
     values, weights = np.array([1.0, 3, 100]), np.array([1.0, 1, 0])
     np.testing.assert_allclose(whiten(values, weights)[:2], [-1, 1], atol=1e-5)
@@ -194,20 +254,30 @@ def test_whitening_is_weighted() -> None:
 # Averages.
 
 
-def averaged(average: str, rows: list[list[float]], prompts: list[int], constant: float = 1.0) -> float:
-    """The weighted sum over the mass, as the loss takes it, of numbers given token by token."""
+def averaged(
+    average: str,
+    rows: list[list[float]],
+    prompts: list[int],
+    *,
+    constant: float = 1.0,
+    ranks: list[list[int]] | None = None,
+) -> float:
+    """The loss's mean of numbers given token by token, through weights, packing and loss. `ranks`: the rows of each; every rank takes
+    its sum over the whole step's mass times their number, and the ranks' mean is the result."""
     groups = made_groups(0, CONFIG, count=max(prompts) + 1)
-    total, mass, place = 0.0, 0.0, 0
+    samples: list[Sample] = []
     for group, count in zip(groups, np.bincount(prompts), strict=True):
-        rollouts = []
-        for row in rows[place : place + count]:
-            rollouts.append((with_tokens(group, len(row)),))
-        whole = dataclasses.replace(group, rollouts=tuple(rollouts))
-        samples = samples_of(whole, np.zeros(count), average, constant=constant)  # type: ignore[arg-type]
-        total += sum(s.weight * sum(row) for s, row in zip(samples, rows[place : place + count], strict=True))
-        mass += total_weight(samples)
-        place += count
-    return total / mass
+        mine = rows[len(samples) : len(samples) + count]
+        whole = dataclasses.replace(group, rollouts=tuple((with_tokens(group, len(row)),) for row in mine))
+        samples += samples_of(whole, np.zeros(count), average, constant=constant)  # type: ignore[arg-type]
+    mass, ranks = total_weight(samples), ranks or [list(range(len(rows)))]
+    losses = []
+    for mine in ranks:
+        batch = pack([[samples[index]] for index in mine], mass, with_routes=False)
+        numbers = tensor(*(x for index in mine for x in rows[index]))
+        weights = torch.from_numpy(batch.weights_T)
+        losses.append(token_mean_loss(numbers, weights, num_trained_tokens=batch.num_trained_tokens) * len(ranks))
+    return -float(torch.stack(losses).mean())
 
 
 def with_tokens(group: Group, count: int):  # type: ignore[no-untyped-def]
@@ -228,7 +298,15 @@ def test_means_over_tokens_sequences_and_prompts() -> None:
     assert averaged("token", [[1, 2], [4, 5, 6]], [0, 0]) == pytest.approx(3.6)
     assert averaged("sequence", [[1, 2], [3]], [0, 0]) == pytest.approx(2.25)
     assert averaged("prompt", [[1, 2], [3], [5, 6], [7, 8]], [0, 0, 1, 1]) == pytest.approx(4.25)
+    doubled = [[2, 4], [6], [10, 12], [14, 16]]
+    for ranks in ([[0, 1, 2, 3]], [[0, 1], [2, 3]]):  # a mean of micro-batches' means would be 8.5
+        assert averaged("token", doubled, [0, 0, 1, 1], ranks=ranks) == pytest.approx(64 / 7)
     assert averaged("constant", [[1, 2], [3]], [0, 0], constant=4.0) == pytest.approx((3 / 4 + 3 / 4) / 2)
+
+
+def test_ranks_of_unlike_lengths_give_the_mean_over_all_tokens() -> None:
+    rows: list[list[float]] = [[1, 2], [3, 4, 5], [7]]
+    assert averaged("token", rows, [0, 0, 0], ranks=[[0, 1], [2]]) == pytest.approx(22 / 6)
 
 
 def test_the_most_uncertain_tokens_of_a_step() -> None:
@@ -301,8 +379,38 @@ def test_bundles_are_small_and_named() -> None:
         assert kind().label == name and len(kind.model_fields) <= 12, name
 
 
-def test_leave_one_out_needs_two() -> None:
-    with pytest.raises(ValueError, match="at least 2, got 1"):
-        leave_one_out(np.ones(1))
+def test_a_sample_counts_by_itself() -> None:
     assert float(token_mean_loss(tensor(1, 2), tensor(1, 1), num_trained_tokens=2)) == -1.5
     assert Sample(made_groups(0, CONFIG)[0].rollouts[0][0], 1.0).weight == 1
+
+
+# What comes next.
+
+
+def test_a_reloaded_curriculum_draws_what_it_would_have_drawn() -> None:
+    rng, config = np.random.default_rng(0), CurriculumConfig(pool_size=8, min_tries=4)
+    curriculum, resumed = Curriculum(["x"], 10, config), Curriculum(["x"], 10, config)
+
+    def drawn(source: Curriculum, steps: range, rng: np.random.Generator) -> list[int]:
+        found = []
+        for step in steps:
+            found += source.draw("x", step, 1, rng)
+            source.update("x", found[-1], [True] * 4 if found[-1] % 2 else [True, False])
+        return found
+
+    drawn(curriculum, range(3), rng)
+    saved = json.dumps([curriculum.state_dict(), rng.bit_generator.state])
+    state, bits = json.loads(saved)
+    resumed.load_state_dict(state)
+    same = np.random.default_rng(9)
+    same.bit_generator.state = bits
+    assert drawn(resumed, range(3, 7), same) == drawn(curriculum, range(3, 7), rng)
+    assert resumed.state_dict() == curriculum.state_dict() and resumed.dropped["x"] > 0
+
+
+def test_a_reloaded_mixture_goes_on_with_what_it_owes() -> None:
+    mixture, resumed = (Mixture({"a": 1, "b": 2, "c": 0.7}) for _ in range(2))
+    for _ in range(3):
+        mixture.allot(4)
+    resumed.load_state_dict(json.loads(json.dumps(mixture.state_dict())))
+    assert [resumed.allot(4) for _ in range(4)] == [mixture.allot(4) for _ in range(4)]

@@ -2,18 +2,26 @@
 
 import asyncio
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from rich.console import Console
 
 from swannery.environments import make
 from swannery.policies import ChatRenderer, HybridModel, PauseMode, Policy, make_engine
 from swannery.rl.batch import Sample, TrainBatch, pack, total_weight
 from swannery.rl.learner import Learner
 from swannery.rl.mismatch import MismatchMonitor
+from swannery.rl.report import show, summarize
+from swannery.rl.run_folder import RunFolder
 from swannery.rl.runner import EnvironmentPool, RolloutSpec, rollout
+from swannery.rl.state import State
 from swannery.rl.trajectory import Segment, Trajectory
+
+from .faults.harness import config, go, records
 
 
 def played(policy: Policy, update: HybridModel | None = None, **changes: Any) -> list[Trajectory]:
@@ -61,7 +69,8 @@ def test_a_healthy_run_has_no_alarm_and_tells_its_worst_tokens(policy: Policy) -
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == np.float32(monitor.largest)
     figures = monitor.step_figures()
     assert figures["p50"] <= figures["p99"] <= figures["p999"] <= figures["max"] == np.float32(monitor.largest)
-    assert monitor.step_figures()["max"] == 0  # told once
+    assert figures["compared"] == monitor.compared == len(batch.targets_T)
+    assert monitor.step_figures()["compared"] == 0  # told once
 
 
 def test_a_forgotten_temperature_is_named(policy: Policy) -> None:
@@ -120,3 +129,29 @@ def test_noise_everywhere_is_a_matter_of_precision(policy: Policy) -> None:
     noise = np.random.default_rng(0).normal(0, 2e-3, len(batch.targets_T)).astype(np.float32)
     monitor = watched(policy, dataclasses.replace(batch, rollout_logprobs_T=batch.rollout_logprobs_T + noise))
     assert list(monitor.alarms) == ["precision"]
+
+
+def test_where_all_tokens_are_older_than_the_weights_nothing_is_compared_rather_than_equal(
+    policy: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = watched(policy, batch_of(played(policy)), version=3)
+    assert monitor.compared == 0 and monitor.report()["largest"] is None and monitor.report()["compared"] == 0
+    folder, state = RunFolder(tmp_path), State()
+    folder.log({"phase": "rl", "step": 0, "mismatch": monitor.step_figures()})
+    (record,) = folder.records()
+    assert record["mismatch"] == {"compared": 0, "p50": None, "p99": None, "p999": None, "max": None}
+    state.counts = {"mismatch_max": 0.0, "compared_tokens": 0}
+    summary = summarize(folder, state, weights="", wall_s=1.0)
+    assert summary["mismatch_max"] is None and summary["compared_tokens"] == 0
+    show(Console(stderr=True, width=200), folder, summary)
+    assert "engine against learner: nothing was compared" in capsys.readouterr().err
+    state.counts["compared_tokens"] = 5
+    assert summarize(folder, state, weights="", wall_s=1.0)["mismatch_max"] == 0.0
+    folder.release()
+
+
+def test_each_step_of_an_asynchronous_run_says_how_many_tokens_it_compared(tmp_path: Path) -> None:
+    run = go(tmp_path / "run", config(rl={"lookahead": 2, "steps": 6}))
+    rows = [record["mismatch"] for record in records(tmp_path / "run") if record["phase"] == "rl"]
+    assert all((row["max"] is None) == (row["compared"] == 0) for row in rows) and len(rows) == 6
+    assert sum(row["compared"] for row in rows) == run.state.counts["compared_tokens"] == run.monitor.compared

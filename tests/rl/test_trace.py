@@ -115,7 +115,7 @@ def test_a_rollout_is_picked_or_the_nearest_name_is_told() -> None:
     assert sum(int(line["trained"]) for line in summary(rows)) == int((rows["reason"] == 0).sum())
     with pytest.raises(ConfigError, match="Did you mean 'chat/Guess-v0'"):
         pick(rows, "chat/Gess-v0", -1, -1)
-    with pytest.raises(ConfigError, match="its groups are 0 to 5"):
+    with pytest.raises(ConfigError, match="its groups are 0, 1, 2, 3, 4, 5"):
         pick(rows, "", 17, -1)
 
 
@@ -143,3 +143,17 @@ def test_the_command_line_tells_a_step(tmp_path: Path) -> None:
     assert "chat/Guess-v0, task seed 0, group 0, rollout 0" in one
     wrong = subprocess.run([*call, "--step", "4"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "there are 3 to 3" in wrong.stderr
+
+
+def test_groups_of_one_task_that_two_steps_admitted_are_told_apart() -> None:
+    first = groups(0)
+    second = [
+        dataclasses.replace(
+            group,
+            rollouts=tuple(tuple(dataclasses.replace(b, step=1) for b in branches) for branches in group.rollouts),
+        )
+        for group in groups(1)
+    ]
+    rows, seen = traced(config(), [*first, *second])
+    assert int((rows["reason"] == 0).sum()) == sum(len(batch.targets_T) for _, batch, _ in seen)
+    assert set(rows["admitted"]) == {0, 1}

@@ -89,14 +89,14 @@ def go(path: Path, chosen: RunConfig, *, allow: bool = False) -> Controller:
     return controller
 
 
-def forked(path: Path, chosen: RunConfig, plan: str) -> int:
+def forked(path: Path, chosen: RunConfig, plan: str, *, allow: bool = False) -> int:
     """`go` in a process of its own under a plan: how it ended (minus a signal, or an exit code)."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             set_plan(FaultPlan(plan))
-            go(path, chosen)
+            go(path, chosen, allow=allow)
             code = 0
         except Interrupted as stop:
             code = stop.exit_code
