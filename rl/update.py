@@ -150,8 +150,8 @@ _TIE = 1e-5
 
 def most_uncertain(batches: Sequence[TrainBatch], entropies: Sequence[np.ndarray], share: float) -> list[TrainBatch]:
     """Batches of one optimizer step in which only the tokens of the highest entropy count (https://arxiv.org/abs/2506.01939): those above
-    the quantile 1 - share over the whole step, so that no micro-batch has a threshold of its own. The mass falls with the weight. Tokens whose
-    contexts are the same, as the first of a group's rollouts, tie but for rounding, and are kept or left together."""
+    the quantile 1 - share over the whole step, so that no micro-batch has a threshold of its own. The mass falls with the weight. Tokens of
+    one context, as the first of a group's rollouts, tie but for rounding, and are kept or left together."""
     if not batches:
         return []
     threshold = np.quantile(np.concatenate(entropies), 1 - share) - _TIE
