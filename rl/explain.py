@@ -256,7 +256,8 @@ def not_finite(seen: Seen) -> Finding | None:
 @rule
 def collapsed(seen: Seen) -> Finding | None:
     """Rewards that were had and are gone: from the very first step, over all environments; or an environment's, averaged over a fifth of
-    the run and against its noise, since a step has few prompts of it."""
+    the run and against its noise, since a step has few prompts of it. A curriculum makes tasks harder as a policy
+    becomes better: there the second says nothing."""
     if len(seen.rl) < 20:
         return None
     rate = seen.config["rl"]["learning_rate"]
@@ -265,7 +266,7 @@ def collapsed(seen: Seen) -> Finding | None:
     late = [seen.late(env_id, "reward") for env_id in seen.env_ids]
     if first and np.mean(first) > 0.1 and np.nanmean(late) < 0.2 * np.mean(first):
         return Finding("collapse", f"the mean reward began at {np.mean(first):.2f} and is {np.nanmean(late):.2f}", cure)
-    for env_id in seen.env_ids:
+    for env_id in () if seen.config["curriculum"]["enabled"] else seen.env_ids:
         series = seen.series(env_id, "reward")
         width = max(5, len(series) // 5)
         if len(series) < 2 * width:

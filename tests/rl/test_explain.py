@@ -191,3 +191,15 @@ def test_the_verb_reads_a_run_folder(
     assert main() == 1 and "70% of the rollouts of tools/Calculator-v0 run out of tokens" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["swannery", "explain", str(tmp_path / "nowhere")])
     assert main() == 2 and "is no run folder" in capsys.readouterr().err
+
+
+def test_a_curriculum_that_makes_tasks_harder_is_no_collapse() -> None:
+    records, config = healthy(), copy.deepcopy(CONFIG)
+    collapse(records, config)
+    for record in records:
+        for env_id, row in record.get("environments", {}).items():
+            if env_id == ENV:
+                row["reward"] = max(row["reward"], 0.15)
+    assert "collapse" in {finding.name for finding in explain(config, records)}
+    config["curriculum"]["enabled"] = True
+    assert "collapse" not in {finding.name for finding in explain(config, records)}
