@@ -70,8 +70,8 @@ def times(a_MK: Tensor, b_KN: Tensor, out_MN: Tensor | None = None, *, add: bool
             return a_MK @ b_KN
         return out_MN.addmm_(a_MK, b_KN) if add else torch.mm(a_MK, b_KN, out=out_MN)
     out = a_MK.new_empty(M, N) if out_MN is None else out_MN
-    num_threads = min(torch.get_num_threads(), -(-M // _ROWS_OF_A_TILE))
     tiles = -(-M // _ROWS_OF_A_TILE)
+    num_threads = min(torch.get_num_threads(), tiles)
     edges = [min(tiles * part // num_threads * _ROWS_OF_A_TILE, M) for part in range(num_threads + 1)]
     a, y, (row, column), ldy = a_MK.data_ptr(), out.data_ptr(), a_MK.stride(), out.stride(0)
 
